@@ -1,0 +1,124 @@
+#include "base/thread_pool.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+
+namespace lorikeet {
+namespace {
+
+// About 20 us: longer than the gap between two regions of a step, shorter than
+// anything an operator would notice as a busy machine.
+constexpr int kSpins = 4000;
+
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Waits until `value` is not `old`; returns the new value.
+uint32_t WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) {
+  for (int i = 0; i < kSpins; ++i) {
+    const uint32_t now = value.load(std::memory_order_acquire);
+    if (now != old) return now;
+    Pause();
+  }
+  value.wait(old, std::memory_order_acquire);
+  return value.load(std::memory_order_acquire);
+}
+
+}  // namespace
+
+struct ThreadPool::Shared {
+  using Task = void (*)(void* context, int worker);
+
+  alignas(64) std::atomic<uint32_t> epoch{0};
+  alignas(64) std::atomic<uint32_t> running{0};
+  alignas(64) std::atomic<int64_t> next{0};
+  const absl::FunctionRef<void(int)>* task = nullptr;
+  std::atomic<bool> stopping{false};
+  std::vector<std::thread> threads;
+};
+
+ThreadPool::ThreadPool(int num_threads)
+    : num_threads_(num_threads), shared_(std::make_unique<Shared>()) {
+  CHECK_GE(num_threads, 1);
+  for (int worker = 1; worker < num_threads; ++worker) {
+    shared_->threads.emplace_back([this, worker] { WorkerLoop(worker); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  shared_->stopping = true;
+  shared_->epoch.fetch_add(1, std::memory_order_release);
+  shared_->epoch.notify_all();
+  for (std::thread& t : shared_->threads) t.join();
+}
+
+void ThreadPool::WorkerLoop(int worker) {
+  uint32_t seen = 0;
+  while (true) {
+    seen = WaitForChange(shared_->epoch, seen);
+    if (shared_->stopping) return;
+    (*shared_->task)(worker);
+    if (shared_->running.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      shared_->running.notify_all();
+    }
+  }
+}
+
+void ThreadPool::Run(absl::FunctionRef<void(int)> fn) {
+  if (num_threads_ == 1) {
+    fn(0);
+    return;
+  }
+  shared_->task = &fn;
+  shared_->running.store(static_cast<uint32_t>(num_threads_ - 1),
+                         std::memory_order_relaxed);
+  shared_->epoch.fetch_add(1, std::memory_order_release);
+  shared_->epoch.notify_all();
+  fn(0);
+  uint32_t left = shared_->running.load(std::memory_order_acquire);
+  while (left != 0) left = WaitForChange(shared_->running, left);
+}
+
+void ThreadPool::ParallelFor(
+    int64_t count, int64_t grain,
+    absl::FunctionRef<void(int64_t, int64_t, int)> fn) {
+  CHECK_GE(grain, 1);
+  if (count <= 0) return;
+  if (num_threads_ == 1 || count <= grain) {
+    for (int64_t begin = 0; begin < count; begin += grain) {
+      fn(begin, std::min(count, begin + grain), 0);
+    }
+    return;
+  }
+  shared_->next.store(0, std::memory_order_relaxed);
+  Run([&](int worker) {
+    while (true) {
+      const int64_t begin =
+          shared_->next.fetch_add(grain, std::memory_order_relaxed);
+      if (begin >= count) return;
+      fn(begin, std::min(count, begin + grain), worker);
+    }
+  });
+}
+
+int AvailableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+    return std::max(1, CPU_COUNT(&set));
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace lorikeet

@@ -1,0 +1,52 @@
+// A ThreadPool runs short parallel regions on a fixed set of threads.
+//
+// The caller takes part, so a pool of one thread has no threads of its own.
+// Workers spin briefly between regions, since regions of a step follow each
+// other within microseconds, and then sleep. Nothing is allocated per region.
+// One region at a time; Run and ParallelFor are for one owner thread.
+
+#ifndef LORIKEET_BASE_THREAD_POOL_H_
+#define LORIKEET_BASE_THREAD_POOL_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/functional/function_ref.h"
+
+namespace lorikeet {
+
+class ThreadPool {
+ public:
+  // REQUIRES: num_threads >= 1.
+  explicit ThreadPool(int num_threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int num_threads() const { return num_threads_; }
+
+  // Calls fn(worker) once for each worker in [0, num_threads) and returns when
+  // all have returned.
+  void Run(absl::FunctionRef<void(int worker)> fn);
+
+  // Calls fn(begin, end, worker) over pieces of [0, count) of at most `grain`
+  // indices, handed out in ascending order to whoever is free.
+  // REQUIRES: grain >= 1.
+  void ParallelFor(
+      int64_t count, int64_t grain,
+      absl::FunctionRef<void(int64_t begin, int64_t end, int worker)> fn);
+
+ private:
+  struct Shared;
+  void WorkerLoop(int worker);
+
+  const int num_threads_;
+  std::unique_ptr<Shared> shared_;
+};
+
+// Returns the number of cores this process may use.
+int AvailableCores();
+
+}  // namespace lorikeet
+
+#endif  // LORIKEET_BASE_THREAD_POOL_H_
