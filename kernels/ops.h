@@ -1,0 +1,204 @@
+// Ops is the contract of all operators of the forward pass: one paragraph per
+// operator, implemented by each backend (reference, cpu, later cuda).
+//
+// Activations x, y are f32 on the host backends. Weights carry their own
+// dtype. Operators enqueue on a stream and return void; a wrong shape is a
+// programmer's error (CHECK). Zero rows is a no-op. x and y must not alias
+// unless the paragraph says so.
+//
+// The order of arithmetic is part of the contract of the cpu backend:
+//   Gemm       each output is one f32 FMA chain over ascending k, from 0, then
+//              the bias is added
+//   LoraShrink k in pieces of 512, each one chain per lane, combined in order
+//   LoraExpand one chain over ascending r, from 0; then y += s * chain
+//   attention  keys in tiles of 32 aligned to absolute position 0, online
+//              softmax per tile, splits of 256 positions merged in order
+// so a row's result does not depend on the batch, on chunking or on threads.
+//
+// Thread-compatible: one thread (the engine's) calls the operators; Pack* may
+// be called from any thread at any time.
+
+#ifndef LORIKEET_KERNELS_OPS_H_
+#define LORIKEET_KERNELS_OPS_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/token.h"
+#include "kernels/lora_batch.h"
+#include "kernels/paged_kv.h"
+#include "kernels/sampling.h"
+#include "kernels/stream.h"
+#include "kernels/tensor.h"
+
+namespace lorikeet {
+
+// W [out_dim, in_dim] as a backend keeps it, in its own dtype. Immutable.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  virtual int64_t out_dim() const = 0;
+  virtual int64_t in_dim() const = 0;
+  virtual DType dtype() const = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+// One linear of a group: y[:, 0:out) = x W^T + b (+ LoRA).
+struct LinearPart {
+  LinearId id;                           // look-up key of LoRA terms
+  const PackedWeight* weight = nullptr;  // [out_dim, in_dim]
+  const float* bias = nullptr;           // [out_dim] or null
+  bool adaptable = true;                 // false: lm_head, id is not used
+};
+
+// What follows the linears of a group, row by row.
+struct RopeKvAppend {
+  // Rotates q and k, appends k and v to the cache. Parts are q, k, v.
+  const float* cos = nullptr;  // [rows, head_dim / 2], times attention factor
+  const float* sin = nullptr;
+  const float* q_norm = nullptr;  // [head_dim] RMSNorm per head first, or null
+  const float* k_norm = nullptr;
+  float eps = 0;
+  PagedKvView kv;
+  std::span<const SequenceRows> sequences;
+};
+
+struct Epilogue {
+  enum class Kind {
+    // out[0] [rows, sum of out_dims] = the parts side by side.
+    kStore,
+    // Parts q, k, v. out [rows, q_dim] = rotated q; k, v go to the cache.
+    kRopeKvAppend,
+    // Parts gate, up. out [rows, intermediate] = silu(gate) * up.
+    kSiluMul,
+    // One part. residual += part; out = RMSNorm(residual) * norm_weight.
+    kResidualRmsNorm,
+    // One part. residual += part; out is not written.
+    kResidual,
+  };
+  Kind kind = Kind::kStore;
+  const RopeKvAppend* rope = nullptr;     // kRopeKvAppend
+  Tensor residual;                        // kResidual*: [rows, out_dim]
+  const float* norm_weight = nullptr;     // kResidualRmsNorm
+  float eps = 0;                          // kResidualRmsNorm
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // "reference", "cpu", ...; and the target in use, for example "AVX3_ZEN4".
+  virtual std::string Name() const = 0;
+  virtual std::string Target() const = 0;
+  virtual std::unique_ptr<Stream> NewStream() = 0;
+
+  // ---- packing -------------------------------------------------------------
+
+  // Copies `w` [out_dim, in_dim] (any dtype) into the backend's layout as
+  // `dtype`; narrowing rounds to nearest even. A list of `rows` blocks of one
+  // matrix is packed one beside the other.
+  virtual std::unique_ptr<PackedWeight> PackWeight(ConstTensor w,
+                                                   DType dtype) = 0;
+  // Copies A [rank, in_dim] and B [out_dim, rank], each kept as its own dtype.
+  virtual std::unique_ptr<PackedLora> PackLora(ConstTensor a,
+                                               ConstTensor b) = 0;
+
+  // ---- primitive operators -------------------------------------------------
+
+  // y[i, :] = table[tokens[i], :] as f32. table is a packed lm_head/embedding
+  // [vocab, hidden]. REQUIRES: 0 <= tokens[i] < vocab.
+  virtual void Embed(const PackedWeight& table, std::span<const Token> tokens,
+                     Tensor y, Stream& stream) = 0;
+
+  // y [rows, out] = x [rows, in] W^T + bias.
+  virtual void Gemm(ConstTensor x, const PackedWeight& w, const float* bias,
+                    Tensor y, Stream& stream) = 0;
+
+  // y[i, :] = x[i, :] / sqrt(mean(x[i, :]^2) + eps) * weight (Zhang and
+  // Sennrich 2019). y may be x. Per head: x viewed as [rows * heads, head_dim].
+  virtual void RmsNorm(ConstTensor x, const float* weight, float eps, Tensor y,
+                       Stream& stream) = 0;
+
+  // Rotates each head of x [rows, heads * head_dim] in place: with c, s =
+  // cos, sin [rows, head_dim / 2], (a, b) = (x[j], x[j + head_dim / 2]) becomes
+  // (a c - b s, b c + a s) (Su et al. 2021, halves as in Hugging Face).
+  virtual void Rope(Tensor x, int64_t head_dim, const float* cos,
+                    const float* sin, Stream& stream) = 0;
+
+  // Writes k, v [rows, kv_heads * head_dim] to the cache at each row's
+  // position.
+  virtual void KvAppend(ConstTensor k, ConstTensor v, const PagedKvView& kv,
+                        std::span<const SequenceRows> sequences,
+                        Stream& stream) = 0;
+
+  // Copies whole blocks: for each (from, to), K and V of block `to` become
+  // those of `from` (copy on write of a shared last block).
+  virtual void KvCopy(const PagedKvView& kv,
+                      std::span<const std::pair<int32_t, int32_t>> blocks,
+                      Stream& stream) = 0;
+
+  // y[i, :] = x[rows[i], :].
+  virtual void GatherRows(ConstTensor x, std::span<const int32_t> rows,
+                          Tensor y, Stream& stream) = 0;
+
+  // Causal attention of q [rows, heads * head_dim] over the cache, which
+  // already holds the rows' own k and v. Head h reads kv head
+  // h / (heads / kv_heads). window > 0: position i sees j > i - window only.
+  //   y[i] = softmax(scale * q[i] K^T) V
+  virtual void PagedAttention(ConstTensor q, const PagedKvView& kv,
+                              std::span<const SequenceRows> sequences,
+                              float scale, int64_t window, Tensor y,
+                              Stream& stream) = 0;
+
+  // y = silu(gate) * up, silu(z) = z / (1 + exp(-z)). y may be gate or up.
+  virtual void SiluMul(ConstTensor gate, ConstTensor up, Tensor y,
+                       Stream& stream) = 0;
+
+  // y += x.
+  virtual void ResidualAdd(ConstTensor x, Tensor y, Stream& stream) = 0;
+
+  // LoRA shrink: for each segment and term that adapts `id`, for each of its
+  // rows t: v[t, 0:rank) = x[t, :] A^T. v is ragged: see LoraLayout.
+  virtual void LoraShrink(LinearId id, const LoraBatch& lora, ConstTensor x,
+                          float* v, Stream& stream) = 0;
+
+  // LoRA expand: y[t, :] += (scaling * scale) * (v[t, :] B^T), terms of a
+  // segment in their order.
+  virtual void LoraExpand(LinearId id, const LoraBatch& lora, const float* v,
+                          Tensor y, Stream& stream) = 0;
+
+  // Chooses one token per row of logits [rows, vocab]; logits may be
+  // overwritten. out[i].top is filled as params[i].num_logprobs says.
+  virtual void Sample(Tensor logits, std::span<const SamplingRow> params,
+                      std::span<SampledRow> out, Stream& stream) = 0;
+
+  // out[i] = log-probability of targets[i] and the `top` best of row i of raw
+  // logits [rows, vocab] (prompt logprobs).
+  virtual void Logprobs(ConstTensor logits, std::span<const Token> targets,
+                        int32_t num_logprobs, std::span<SampledRow> out,
+                        Stream& stream) = 0;
+
+  // ---- group operators -----------------------------------------------------
+
+  // The linears of one input together: x [rows, in] -> parts (+ LoRA of each)
+  // -> epilogue -> out. The default composes the primitives above; backends
+  // override it with fused code that gives the same bits as their own
+  // primitives.
+  virtual void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
+                           const LoraBatch& lora, const Epilogue& epilogue,
+                           Tensor out, Stream& stream);
+};
+
+// Where v of (segment, term, row) begins for one linear: terms that adapt the
+// linear lie one after the other in the order of segments and terms, each as
+// [rows of the segment, rank], row-major. Returns the total number of floats;
+// `offset`, if not null, gets one entry per (segment, term), -1 = not adapted.
+int64_t LoraLayout(LinearId id, const LoraBatch& lora,
+                   std::vector<int64_t>* offsets);
+
+}  // namespace lorikeet
+
+#endif  // LORIKEET_KERNELS_OPS_H_
