@@ -1,0 +1,245 @@
+// An AdapterStore is everything this server knows of adapters and all places
+// where their weights can be: registry and content store on disk, host cache,
+// device pool.
+//
+//   disk --(loader threads)--> host --(loader threads pack)--> device
+//
+// Registration is all or nothing: files are verified, fsynced into
+// state_dir/adapters/<digest>/, and one SQLite transaction makes the version
+// visible. An adapter in use (leased) is never freed. Loading happens on
+// threads of its own; the engine thread only looks and takes leases.
+//
+// Thread-safe. Calls marked "blocks" do I/O: not for the engine thread.
+
+#ifndef LORIKEET_ADAPTERS_ADAPTER_STORE_H_
+#define LORIKEET_ADAPTERS_ADAPTER_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "adapters/adapter_key.h"
+#include "adapters/adapter_weights.h"
+#include "adapters/peft_reader.h"
+#include "base/clock.h"
+#include "base/file_system.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+
+namespace lorikeet {
+
+enum class Tier { kDisk, kHost, kDevice };
+const char* Name(Tier tier);  // "disk", "host", "device"
+
+enum class AdapterState { kLoading, kActive, kDraining, kFailed,
+                          kIncompatible /* registered for another base */ };
+const char* Name(AdapterState state);
+
+struct AdapterStoreOptions {
+  std::string state_dir;  // created; empty = in a private temporary folder
+  std::vector<std::string> roots;  // directories that may be registered from
+  int64_t host_bytes = 0;          // budget; > 0
+  int64_t device_bytes = 0;        // budget; > 0
+  int max_device_adapters = 0;     // --max-loras: slots; > 0
+  PeftLimits limits;
+  std::optional<DType> dtype;      // --adapter-dtype
+  int loader_threads = 1;
+};
+
+// What the outside sees of one adapter version.
+struct AdapterVersionInfo {
+  AdapterKey key;
+  Digest base_fingerprint;
+  absl::Time create_time;
+  int64_t max_rank = 0;
+  double alpha = 0;
+  bool use_rslora = false;
+  std::vector<std::string> target_modules;  // "q_proj", ...
+  std::vector<std::string> warnings;
+  struct Module { std::string name; int64_t rank; double scaling; };
+  std::vector<Module> modules;
+  int64_t size_bytes = 0;  // of the two files
+};
+
+// What the outside sees of one adapter.
+struct AdapterInfo {
+  std::string tenant, name;
+  std::string uid;            // new at each create
+  std::string display_name;
+  AdapterState state = AdapterState::kActive;
+  Tier tier = Tier::kDisk;    // of the newest version
+  bool pinned = false;
+  int64_t active_requests = 0;  // over all versions
+  std::string source_path;    // as given at the last registration; "" = upload
+  AdapterVersionInfo newest;
+  std::vector<std::pair<std::string, std::string>> labels;
+  uint64_t etag = 0;          // changes with every mutation
+  absl::Time create_time, update_time;
+  std::optional<absl::Time> last_used;
+};
+
+struct AliasInfo {
+  std::string tenant, name;
+  AdapterKey target;
+  uint64_t etag = 0;
+};
+
+// A change, for watchers.
+struct AdapterEvent {
+  enum class Kind { kAdded, kModified, kDeleted };
+  uint64_t sequence = 0;  // grows by 1 per event
+  Kind kind = Kind::kAdded;
+  AdapterInfo adapter;
+};
+
+// Keeps one version's weights on the device. Move-only, cheap; may be dropped
+// on any thread.
+class DeviceLease {
+ public:
+  DeviceLease() = default;
+  DeviceLease(std::shared_ptr<const LoraSlot> slot, std::shared_ptr<void> pin)
+      : slot_(std::move(slot)), pin_(std::move(pin)) {}
+  explicit operator bool() const { return slot_ != nullptr; }
+  const LoraSlot* slot() const { return slot_.get(); }
+
+ private:
+  std::shared_ptr<const LoraSlot> slot_;
+  std::shared_ptr<void> pin_;
+};
+
+// A request's hold on a version from admission to its last byte: the version
+// cannot be deleted under it, and its requests are counted. Copyable.
+using VersionRef = std::shared_ptr<const AdapterVersionInfo>;
+
+class AdapterStore {
+ public:
+  // Opens or creates the state directory; a stale half-registration is swept.
+  // Errors: FAILED_PRECONDITION if the directory belongs to a newer program
+  // or is in use by another process; DATA_LOSS if the registry is damaged.
+  static absl::StatusOr<std::unique_ptr<AdapterStore>> Open(
+      FileSystem& fs, const Clock& clock, const Model& model, Ops& ops,
+      const AdapterStoreOptions& options);
+  virtual ~AdapterStore() = default;
+
+  // ---- registration and names (block) --------------------------------------
+
+  struct RegisterRequest {
+    std::string tenant{kDefaultTenant};
+    std::string name;
+    std::string display_name;
+    std::vector<std::pair<std::string, std::string>> labels;
+    std::string path;          // directory under an allowed root
+    std::string upload_dir;    // or a finished upload (trusted path)
+    std::string expected_sha256;  // "" = not checked
+    bool trusted_path = false;    // command line of the operator: any path
+    bool validate_only = false;
+    // Create: ALREADY_EXISTS if the name is taken. Update: adds a version to an
+    // existing adapter, NOT_FOUND without allow_missing. Same digest as the
+    // newest version = nothing to do.
+    enum class Mode { kCreate, kUpdate, kCreateOrUpdate };
+    Mode mode = Mode::kCreate;
+    std::optional<uint64_t> etag;  // ABORTED on mismatch
+  };
+  // Verifies, stores, commits. Running requests keep their version.
+  // Errors: INVALID_ARGUMENT, UNIMPLEMENTED, DATA_LOSS as ReadPeftAdapter;
+  // PERMISSION_DENIED for a path outside the roots; ALREADY_EXISTS; NOT_FOUND;
+  // RESOURCE_EXHAUSTED if the disk is full: then nothing is registered.
+  virtual absl::StatusOr<AdapterInfo> Register(const RegisterRequest& r) = 0;
+  // A fresh folder for an upload; removed by Register or RemoveUpload.
+  virtual absl::StatusOr<std::string> NewUploadDir() = 0;
+  virtual void RemoveUpload(const std::string& dir) = 0;
+
+  virtual absl::StatusOr<AdapterInfo> Get(const std::string& tenant,
+                                          const std::string& name) = 0;
+  virtual std::vector<AdapterInfo> List(const std::string& tenant) = 0;
+  virtual absl::StatusOr<std::vector<AdapterVersionInfo>> ListVersions(
+      const std::string& tenant, const std::string& name) = 0;
+  // Changes display name and labels; nullopt = unchanged.
+  virtual absl::StatusOr<AdapterInfo> UpdateMetadata(
+      const std::string& tenant, const std::string& name,
+      std::optional<std::string> display_name,
+      std::optional<std::vector<std::pair<std::string, std::string>>> labels,
+      std::optional<uint64_t> etag) = 0;
+  // Stops new requests at once (kDraining); they are NOT_FOUND from then on.
+  virtual absl::Status BeginDelete(const std::string& tenant,
+                                   const std::string& name,
+                                   std::optional<uint64_t> etag) = 0;
+  // Undoes BeginDelete.
+  virtual void CancelDelete(const std::string& tenant,
+                            const std::string& name) = 0;
+  // Removes registry entry, aliases to it, files and memory.
+  // Errors: FAILED_PRECONDITION naming the count while requests use it.
+  virtual absl::Status FinishDelete(const std::string& tenant,
+                                    const std::string& name) = 0;
+
+  virtual absl::StatusOr<AliasInfo> SetAlias(const std::string& tenant,
+                                             const std::string& alias,
+                                             const AdapterRef& target,
+                                             std::optional<uint64_t> etag) = 0;
+  virtual absl::StatusOr<AliasInfo> GetAlias(const std::string& tenant,
+                                             const std::string& alias) = 0;
+  virtual std::vector<AliasInfo> ListAliases(const std::string& tenant) = 0;
+  virtual absl::Status DeleteAlias(const std::string& tenant,
+                                   const std::string& alias,
+                                   std::optional<uint64_t> etag) = 0;
+
+  // ---- use (never blocks) --------------------------------------------------
+
+  // Resolves an adapter (its newest version), a version or an alias to one
+  // version and holds it. Errors: NOT_FOUND; FAILED_PRECONDITION if
+  // incompatible with this base.
+  virtual absl::StatusOr<VersionRef> Resolve(const AdapterRef& ref) = 0;
+
+  // Asks for `key` to be brought to the device in the background; many calls
+  // cause one load. REQUIRES: the caller holds a VersionRef.
+  virtual void Prefetch(const AdapterKey& key) = 0;
+  // Returns a lease if the version is on the device now, else an empty one.
+  virtual DeviceLease TryLease(const AdapterKey& key) = 0;
+  // Not OK if the last attempt to load `key` failed for good.
+  virtual absl::Status LoadError(const AdapterKey& key) = 0;
+  // `callback` runs (on a loader thread, quickly) when some load ended.
+  virtual void SetLoadedCallback(std::function<void()> callback) = 0;
+
+  // ---- residency (block) ---------------------------------------------------
+
+  // Brings the newest version to `tier` and waits until `deadline`.
+  // Errors: RESOURCE_EXHAUSTED if it cannot fit beside what is pinned and in
+  // use; DEADLINE_EXCEEDED.
+  virtual absl::Status LoadTo(const std::string& tenant,
+                              const std::string& name, Tier tier,
+                              std::optional<bool> pinned,
+                              absl::Duration timeout) = 0;
+  // Frees the memory above `tier`; returns the bytes freed.
+  // Errors: FAILED_PRECONDITION while requests use it or it is pinned.
+  virtual absl::StatusOr<int64_t> UnloadTo(const std::string& tenant,
+                                           const std::string& name,
+                                           Tier tier) = 0;
+  virtual absl::StatusOr<AdapterInfo> SetPinned(const std::string& tenant,
+                                                const std::string& name,
+                                                bool pinned) = 0;
+
+  struct Residency {
+    int host_adapters = 0;
+    int64_t host_bytes = 0, host_bytes_max = 0;
+    int device_adapters = 0, device_slots = 0;
+    int64_t device_bytes = 0, device_bytes_max = 0;
+    int64_t loads = 0, evictions = 0;
+  };
+  virtual Residency GetResidency() = 0;
+
+  // Returns events with sequence > `after`, waiting up to `timeout` for the
+  // first. Errors: OUT_OF_RANGE if `after` is older than what is kept.
+  virtual absl::StatusOr<std::vector<AdapterEvent>> WaitForEvents(
+      uint64_t after, absl::Duration timeout) = 0;
+  virtual uint64_t last_event() = 0;
+};
+
+}  // namespace lorikeet
+
+#endif  // LORIKEET_ADAPTERS_ADAPTER_STORE_H_
