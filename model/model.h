@@ -59,7 +59,7 @@ class Model {
   // generation_config.json's end tokens, else config.json's.
   const std::vector<Token>& eos_tokens() const { return eos_tokens_; }
   // SHA-256 over config.json and every tensor's name, dtype, shape and content
-  // (of names and shapes alone for dummy weights).
+  // (of names, shapes and the seed for dummy weights).
   const Digest& fingerprint() const { return fingerprint_; }
   const std::string& dir() const { return dir_; }
   int64_t weight_bytes() const { return weight_bytes_; }  // packed

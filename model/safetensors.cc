@@ -282,20 +282,17 @@ const SafetensorsEntry* SafetensorsFile::Find(absl::string_view name) const {
   return it == by_name_.end() ? nullptr : &entries_[it->second];
 }
 
+absl::StatusOr<DType> FloatDType(const SafetensorsEntry& entry) {
+  if (entry.dtype == "F32") return DType::kF32;
+  if (entry.dtype == "BF16") return DType::kBF16;
+  if (entry.dtype == "F16") return DType::kF16;
+  return TensorError(entry.name, absl::StrCat("has dtype ", Escape(entry.dtype),
+                                              ", expected F32, BF16 or F16"));
+}
+
 absl::StatusOr<ConstTensor> FloatTensor(const SafetensorsEntry& entry,
                                         Buffer* storage) {
-  DType dtype;
-  if (entry.dtype == "F32") {
-    dtype = DType::kF32;
-  } else if (entry.dtype == "BF16") {
-    dtype = DType::kBF16;
-  } else if (entry.dtype == "F16") {
-    dtype = DType::kF16;
-  } else {
-    return TensorError(entry.name,
-                       absl::StrCat("has dtype ", Escape(entry.dtype),
-                                    ", expected F32, BF16 or F16"));
-  }
+  ASSIGN_OR_RETURN(const DType dtype, FloatDType(entry));
   if (entry.shape.size() != 1 && entry.shape.size() != 2) {
     return TensorError(entry.name,
                        absl::StrCat("has ", entry.shape.size(),

@@ -54,6 +54,10 @@ class SafetensorsFile {
   absl::flat_hash_map<std::string, size_t> by_name_;
 };
 
+// Returns the dtype as ours.
+// Errors: INVALID_ARGUMENT naming tensor and dtype if it is not F32, BF16, F16.
+absl::StatusOr<DType> FloatDType(const SafetensorsEntry& entry);
+
 // Returns the entry as a float matrix ([n] becomes [1, n]); a view if its bytes
 // are aligned, else a copy in `storage`.
 // Errors: INVALID_ARGUMENT naming tensor and dtype if it is not F32, BF16, F16,
@@ -61,7 +65,7 @@ class SafetensorsFile {
 absl::StatusOr<ConstTensor> FloatTensor(const SafetensorsEntry& entry,
                                         Buffer* storage);
 
-// Returns the name of the first element that is NaN or infinite as "[i, j]",
+// Returns the place of the first element that is NaN or infinite as "[i, j]",
 // or an empty string.
 std::string FirstNonFinite(ConstTensor t);
 
