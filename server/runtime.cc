@@ -1,0 +1,169 @@
+#include "server/runtime.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "model/kv_pool.h"
+
+namespace lorikeet {
+namespace {
+
+// Share of the free memory that the KV cache takes if nobody says otherwise:
+// other processes live here too, and pages are taken only when used.
+constexpr int64_t kKvShareOfFreeMemory = 4;
+constexpr int64_t kMinKvBytes = int64_t{64} << 20;
+
+int64_t FreeMemoryBytes() {
+  const int64_t pages = sysconf(_SC_AVPHYS_PAGES);
+  const int64_t page_size = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page_size > 0 ? pages * page_size : 0;
+}
+
+absl::StatusOr<std::unique_ptr<Ops>> NewOps(const std::string& device,
+                                            ThreadPool& pool) {
+  if (device == "auto" || device == "cpu") return NewCpuOps(pool);
+  return absl::UnimplementedError(absl::StrCat(
+      "--device ", device, ": this build has no such backend, use cpu"));
+}
+
+std::function<void(int64_t, int64_t)> ProgressLogger(const Clock& clock) {
+  return [&clock, last = clock.Now()](int64_t done, int64_t all) mutable {
+    const absl::Duration now = clock.Now();
+    if (now - last < absl::Seconds(1) && done < all) return;
+    last = now;
+    Log(LogLevel::kInfo, "reading weights",
+        {{"done", HumanBytes(static_cast<uint64_t>(done))},
+         {"of", HumanBytes(static_cast<uint64_t>(all))}});
+  };
+}
+
+absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
+  const int threads =
+      options.threads > 0 ? options.threads : AvailableCores();
+  r->pool = std::make_unique<ThreadPool>(threads);
+  ASSIGN_OR_RETURN(r->ops, NewOps(options.device, *r->pool));
+  const absl::Duration start = r->clock.Now();
+  ModelOptions model_options;
+  model_options.dtype = ParseDType(options.dtype);
+  model_options.dummy_weights = options.load_format == "dummy";
+  model_options.progress = ProgressLogger(r->clock);
+  ASSIGN_OR_RETURN(r->model, Model::Load(r->fs, options.model_dir, *r->ops,
+                                         model_options));
+  Log(LogLevel::kInfo, "base model loaded",
+      {{"dir", options.model_dir},
+       {"architecture", r->model->config().architecture},
+       {"weights", HumanBytes(static_cast<uint64_t>(r->model->weight_bytes()))},
+       {"dtype", Name(r->model->dtype())},
+       {"device", absl::StrCat(r->ops->Name(), "/", r->ops->Target())},
+       {"threads", absl::StrCat(threads)},
+       {"seconds", absl::StrFormat(
+                       "%.2f", absl::ToDoubleSeconds(r->clock.Now() - start))}});
+  return absl::OkStatus();
+}
+
+absl::Status LoadTokenizer(const ServerOptions& options, Runtime* r) {
+  const std::string path = JoinPath(options.model_dir, "tokenizer.json");
+  if (!r->fs.FileExists(path)) {
+    Log(LogLevel::kInfo, "no tokenizer.json: prompts must be token ids",
+        {{"dir", options.model_dir}});
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(r->tokenizer, Tokenizer::Load(r->fs, options.model_dir));
+  return absl::OkStatus();
+}
+
+AdapterStoreOptions StoreOptions(const ServerOptions& options) {
+  AdapterStoreOptions o;
+  o.state_dir = options.state_dir;
+  o.roots = options.adapter_roots;
+  o.host_bytes = options.adapter_host_bytes;
+  o.device_bytes = options.adapter_device_bytes;
+  o.max_device_adapters = options.max_loras;
+  o.limits.max_rank = options.max_lora_rank;
+  o.dtype = ParseDType(options.adapter_dtype);
+  o.loader_threads = options.loader_threads;
+  return o;
+}
+
+// Resolves what depends on each other: KV bytes and the longest sequence.
+absl::StatusOr<EngineOptions> ResolveEngineOptions(
+    const ServerOptions& options, const ModelConfig& config) {
+  EngineOptions e;
+  e.kv_dtype = ParseDType(options.kv_cache_dtype).value_or(DType::kF32);
+  e.max_num_seqs = options.max_num_seqs;
+  e.max_num_batched_tokens =
+      std::max(options.max_num_batched_tokens, options.max_num_seqs);
+  e.max_waiting_requests = options.max_waiting_requests;
+  e.prefix_caching = options.prefix_caching;
+  e.slow_reader_timeout = absl::Seconds(options.slow_reader_timeout_seconds);
+  e.kv_cache_bytes =
+      options.kv_cache_bytes > 0
+          ? options.kv_cache_bytes
+          : std::max(kMinKvBytes, FreeMemoryBytes() / kKvShareOfFreeMemory);
+  const int64_t block_bytes = KvPool::BlockBytes(config, e.kv_dtype);
+  const int64_t capacity = e.kv_cache_bytes / block_bytes * kKvBlockSize;
+  if (options.max_model_len > config.max_position) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max-model-len ", options.max_model_len, " exceeds the model's ",
+        "max_position_embeddings ", config.max_position));
+  }
+  e.max_model_len = options.max_model_len > 0 ? options.max_model_len
+                                              : config.max_position;
+  if (options.max_model_len == 0 && e.max_model_len > capacity) {
+    e.max_model_len = capacity;
+    Log(LogLevel::kWarning, "max_model_len reduced to what the KV cache holds",
+        {{"max_model_len", absl::StrCat(capacity)},
+         {"kv_cache", HumanBytes(static_cast<uint64_t>(e.kv_cache_bytes))}});
+  }
+  if (e.max_model_len > capacity || capacity < kKvBlockSize) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--kv-cache-bytes ", e.kv_cache_bytes, " holds ", capacity,
+        " tokens, less than one sequence of max_model_len ", e.max_model_len));
+  }
+  return e;
+}
+
+}  // namespace
+
+std::optional<DType> ParseDType(absl::string_view text) {
+  if (text == "f32") return DType::kF32;
+  if (text == "bf16") return DType::kBF16;
+  if (text == "f16") return DType::kF16;
+  CHECK(text == "auto");
+  return std::nullopt;
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::CreateModelOnly(
+    const ServerOptions& options) {
+  auto r = std::make_unique<Runtime>();
+  RETURN_IF_ERROR(LoadModel(options, r.get()));
+  return r;
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
+    const ServerOptions& options, bool start_held) {
+  auto r = std::make_unique<Runtime>();
+  RETURN_IF_ERROR(LoadModel(options, r.get()));
+  RETURN_IF_ERROR(LoadTokenizer(options, r.get()));
+  ASSIGN_OR_RETURN(EngineOptions engine_options,
+                   ResolveEngineOptions(options, r->model->config()));
+  engine_options.start_held = start_held;
+  ASSIGN_OR_RETURN(r->adapters,
+                   AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
+                                      StoreOptions(options)));
+  ASSIGN_OR_RETURN(r->engine,
+                   Engine::Create(*r->model, r->tokenizer.get(), *r->ops,
+                                  *r->adapters, r->clock, engine_options));
+  return r;
+}
+
+}  // namespace lorikeet

@@ -1,0 +1,53 @@
+// A Runtime is a loaded model with everything that serves it, wired together:
+// threads, operators, weights, tokenizer, adapters, engine. What `serve`,
+// `run` and `bench engine` have in common.
+//
+// Members are destroyed in reverse order: the engine's thread ends first.
+
+#ifndef LORIKEET_SERVER_RUNTIME_H_
+#define LORIKEET_SERVER_RUNTIME_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "adapters/adapter_store.h"
+#include "base/clock.h"
+#include "base/file_system.h"
+#include "base/thread_pool.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+#include "model/tokenizer/tokenizer.h"
+#include "server/engine/engine.h"
+#include "server/options.h"
+
+namespace lorikeet {
+
+// Parses "auto" (nullopt), "f32", "bf16", "f16". REQUIRES: one of those.
+std::optional<DType> ParseDType(absl::string_view text);
+
+struct Runtime {
+  SystemClock clock;
+  PosixFileSystem fs;
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Ops> ops;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;  // null if the model has none
+  std::unique_ptr<AdapterStore> adapters;
+  std::unique_ptr<Engine> engine;
+
+  // Loads the model and starts the engine; logs progress. A model directory
+  // without tokenizer.json is accepted: then prompts are token ids.
+  // Errors: as Model::Load, Tokenizer::Load, AdapterStore::Open, Engine::Create.
+  static absl::StatusOr<std::unique_ptr<Runtime>> Create(
+      const ServerOptions& options, bool start_held = false);
+
+  // The same without adapters and engine: `bench engine` has its own loop.
+  static absl::StatusOr<std::unique_ptr<Runtime>> CreateModelOnly(
+      const ServerOptions& options);
+};
+
+}  // namespace lorikeet
+
+#endif  // LORIKEET_SERVER_RUNTIME_H_
