@@ -1,0 +1,160 @@
+#include "server/frontend/generate_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "server/frontend/error.h"
+
+namespace lorikeet {
+namespace {
+
+absl::Status NoTokenizer() {
+  return WithReason(
+      absl::FailedPreconditionError(
+          "the model has no tokenizer.json: use token ids instead of text"),
+      "TOKENIZER_MISSING");
+}
+
+}  // namespace
+
+GenerateService::GenerateService(const ModelInfo& model,
+                                 const Tokenizer* tokenizer,
+                                 AdapterStore& adapters, Engine& engine)
+    : model_(model),
+      tokenizer_(tokenizer),
+      adapters_(adapters),
+      engine_(engine) {}
+
+absl::StatusOr<VersionRef> GenerateService::ResolveTask(
+    const std::string& task) {
+  if (task.empty()) {
+    return FieldError(
+        "task",
+        absl::StrCat("is empty: name an adapter, an alias or the base model ",
+                     Quote(model_.id)),
+        "TASK_MISSING");
+  }
+  if (task == model_.id) return VersionRef();
+  const absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(task);
+  if (!ref.ok()) {
+    return WithField(WithReason(Annotate(ref.status(), "task"), "INVALID_TASK"),
+                     "task");
+  }
+  absl::StatusOr<VersionRef> version = adapters_.Resolve(*ref);
+  if (version.ok()) return version;
+  const absl::Status status = WithDefaultReason(
+      Annotate(version.status(), absl::StrCat("task ", Quote(task))),
+      absl::IsNotFound(version.status()) ? "ADAPTER_NOT_FOUND"
+                                         : "ADAPTER_INCOMPATIBLE");
+  return WithResource(WithField(status, "task"), "adapter", task);
+}
+
+absl::StatusOr<std::vector<Token>> GenerateService::Encode(
+    const std::string& field, const std::string& text,
+    bool omit_special_tokens, bool parse_special_tokens) const {
+  if (tokenizer_ == nullptr) return NoTokenizer();
+  // A text that cannot fit is refused before the work of tokenizing it.
+  const int64_t max_bytes = model_.max_model_len * model_.max_token_bytes;
+  if (static_cast<int64_t>(text.size()) > max_bytes) {
+    return FieldError(
+        field,
+        absl::StrCat("has ", text.size(), " bytes: more than max_model_len ",
+                     model_.max_model_len, " tokens hold (", max_bytes, ")"),
+        "CONTEXT_LENGTH_EXCEEDED");
+  }
+  if (!IsValidUtf8(text)) {
+    return FieldError(field, "is not valid UTF-8", "INVALID_UTF8");
+  }
+  EncodeOptions options;
+  options.add_special_tokens = !omit_special_tokens;
+  options.special_as_text = !parse_special_tokens;
+  absl::StatusOr<std::vector<Token>> ids = tokenizer_->Encode(text, options);
+  if (!ids.ok()) {
+    return WithField(Annotate(WithDefaultReason(ids.status(), "INVALID_FIELD"),
+                              field),
+                     field);
+  }
+  return ids;
+}
+
+absl::StatusOr<std::vector<Token>> GenerateService::EncodePrompt(
+    const GenerateInput& input) const {
+  if (input.token_ids.has_value()) {
+    return CheckTokens("token_ids.ids", *input.token_ids, model_);
+  }
+  if (!input.text.has_value() || input.text->empty()) {
+    return FieldError(input.text.has_value() ? "text" : "prompt", "is empty",
+                      "PROMPT_EMPTY");
+  }
+  return Encode("text", *input.text, input.omit_special_tokens,
+                input.parse_special_tokens);
+}
+
+absl::StatusOr<Generation> GenerateService::Generate(
+    const GenerateInput& input) {
+  Generation generation;
+  ASSIGN_OR_RETURN(generation.adapter, ResolveTask(input.task));
+  ASSIGN_OR_RETURN(std::vector<Token> prompt, EncodePrompt(input));
+  ASSIGN_OR_RETURN(EngineRequest request,
+                   BuildEngineRequest(input, std::move(prompt), model_));
+  if (request.output.text && tokenizer_ == nullptr) {
+    request.output.text = false;
+  }
+  if (!request.stop.stop.empty() && tokenizer_ == nullptr) {
+    return WithField(NoTokenizer(), "stop.stop");
+  }
+  request.adapter = generation.adapter;
+  if (generation.adapter != nullptr) {
+    request.tenant = generation.adapter->key.tenant;
+  }
+  generation.candidates = request.sampling.n;
+  ASSIGN_OR_RETURN(generation.stream, engine_.Submit(std::move(request)));
+  return generation;
+}
+
+absl::StatusOr<std::vector<Token>> GenerateService::Tokenize(
+    const TokenizeInput& input) {
+  RETURN_IF_ERROR(ResolveTask(input.task).status());
+  return Encode("text", input.text, input.omit_special_tokens,
+                input.parse_special_tokens);
+}
+
+absl::StatusOr<std::string> GenerateService::Detokenize(
+    const std::string& task, const std::vector<uint32_t>& ids,
+    bool skip_special_tokens) {
+  RETURN_IF_ERROR(ResolveTask(task).status());
+  if (tokenizer_ == nullptr) return NoTokenizer();
+  ASSIGN_OR_RETURN(const std::vector<Token> tokens,
+                   CheckTokens("token_ids", ids, model_));
+  return tokenizer_->Decode(tokens, skip_special_tokens);
+}
+
+std::string GenerateService::TokenBytes(Token token) const {
+  return tokenizer_ == nullptr ? std::string() : tokenizer_->TokenBytes(token);
+}
+
+std::vector<ModelEntry> GenerateService::ListModels() {
+  const std::string tenant(kDefaultTenant);
+  std::vector<ModelEntry> entries;
+  for (const AdapterInfo& adapter : adapters_.List(tenant)) {
+    if (adapter.state != AdapterState::kActive) continue;
+    entries.push_back({adapter.name, adapter.source_path, model_.id,
+                       adapter.newest.create_time});
+  }
+  for (const AliasInfo& alias : adapters_.ListAliases(tenant)) {
+    entries.push_back({alias.name, alias.target.ToString(), model_.id,
+                       absl::UnixEpoch()});
+  }
+  std::sort(entries.begin(), entries.end(),
+            [](const ModelEntry& a, const ModelEntry& b) {
+              return a.id < b.id;
+            });
+  entries.insert(entries.begin(),
+                 {model_.id, model_.dir, "", model_.start_time});
+  return entries;
+}
+
+}  // namespace lorikeet
