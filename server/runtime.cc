@@ -157,6 +157,8 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   ASSIGN_OR_RETURN(EngineOptions engine_options,
                    ResolveEngineOptions(options, r->model->config()));
   engine_options.start_held = start_held;
+  r->max_loras = options.max_loras;
+  r->max_lora_rank = options.max_lora_rank;
   ASSIGN_OR_RETURN(r->adapters,
                    AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
                                       StoreOptions(options)));

@@ -30,6 +30,8 @@ std::optional<DType> ParseDType(absl::string_view text);
 struct Runtime {
   SystemClock clock;
   PosixFileSystem fs;
+  int max_loras = 0;  // as in the options
+  int64_t max_lora_rank = 0;
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Ops> ops;
   std::unique_ptr<Model> model;
