@@ -50,25 +50,27 @@ struct KvDomain {
 // What the scheduler must know of a request. Immutable once added.
 struct SchedulerRequest {
   RequestId id;
-  absl::Duration arrival;         // of Clock::Now()
-  std::vector<Token> prompt;      // at least one
-  int32_t num_candidates = 1;     // n > 1 share the prompt's blocks
-  int32_t max_tokens = 1;         // per candidate, >= 1
+  absl::Duration arrival;      // of Clock::Now()
+  std::vector<Token> prompt;   // at least one
+  int32_t num_candidates = 1;  // n > 1 share the prompt's blocks
+  int32_t max_tokens = 1;      // per candidate, >= 1
   KvDomain domain;
   std::optional<AdapterKey> adapter;  // must be resident to run
-  int32_t priority = 0;           // smaller first, then by arrival
+  int32_t priority = 0;               // smaller first, then by arrival
   bool use_prefix_cache = true;
-  bool all_prompt_logits = false; // prompt logprobs: every row's logits
+  bool all_prompt_logits = false;  // prompt logprobs: every row's logits
 };
 
 struct SchedulerOptions {
   int64_t num_blocks = 0;
   int64_t block_size = 32;
-  int64_t max_num_seqs = 0;             // running candidates at once
-  int64_t max_num_batched_tokens = 0;   // token budget of a step
+  int64_t max_num_seqs = 0;            // running candidates at once
+  int64_t max_num_batched_tokens = 0;  // token budget of a step
   int64_t max_waiting_requests = 0;
   bool prefix_caching = true;
   int32_t max_passes = 64;  // times that a waiting request may be passed
+  // Rows of a step whose logits are all wanted: they need [rows, vocab] floats.
+  int64_t max_all_logits_rows = 256;
 };
 
 // Which adapters can be used by the step being planned.
@@ -91,22 +93,25 @@ struct PlannedSequence {
   // Tokens [begin, end) of prompt + output are computed.
   int32_t begin = 0;
   int32_t end = 0;
-  std::span<const Token> tokens;          // end - begin of them
-  std::span<const int32_t> block_table;   // covers positions [0, end)
+  std::span<const Token> tokens;         // end - begin of them
+  std::span<const int32_t> block_table;  // covers positions [0, end)
   // True: the last row's logits choose the next token.
   bool samples = false;
   // True: every row's logits are wanted (prompt logprobs).
   bool all_logits = false;
   // First step of the request / of a resumed sequence.
   bool first_step = false;
-  int32_t cached_tokens = 0;              // prompt tokens from the cache
+  int32_t cached_tokens = 0;  // prompt tokens from the cache
 };
 
 // Spans point into the scheduler and are valid until Commit.
 struct StepPlan {
   std::vector<PlannedSequence> sequences;
   std::vector<std::pair<int32_t, int32_t>> block_copies;  // (from, to)
-  // Adapters that waiting requests need; asynchronous, most urgent first.
+  // Adapters that waiting and no running requests need, resident or not;
+  // asynchronous, most urgent first. Those behind the first kMaxPromote come in
+  // a later plan.
+  static constexpr size_t kMaxPromote = 64;
   std::vector<AdapterKey> promote;
   std::vector<SequenceId> preempted;
   int64_t num_rows = 0;
@@ -121,8 +126,8 @@ struct SampledToken {
 };
 
 struct SchedulerLoad {
-  int64_t running = 0;    // candidates in the running set
-  int64_t waiting = 0;    // requests
+  int64_t running = 0;  // candidates in the running set
+  int64_t waiting = 0;  // requests
   int64_t blocks_total = 0;
   int64_t blocks_used = 0;    // held by sequences
   int64_t blocks_cached = 0;  // kept for the prefix cache only
@@ -135,7 +140,8 @@ class Scheduler {
   static std::unique_ptr<Scheduler> Create(const SchedulerOptions& options);
   virtual ~Scheduler() = default;
 
-  // Adds a request. Its prompt and max_tokens must fit num_blocks.
+  // Adds a request. REQUIRES: prompt and max_tokens fit num_blocks,
+  // num_candidates <= max_num_seqs, the id is new.
   // Returns false if the waiting list is full.
   virtual bool Add(SchedulerRequest request) = 0;
   // Ends a request or one candidate; blocks are free once no step uses them.
@@ -146,7 +152,8 @@ class Scheduler {
   // until somebody else needs them.
   virtual void SetPaused(RequestId request, bool paused) = 0;
 
-  // Decides the next step. Must be followed by Commit before the next Plan.
+  // Decides the next step. Must be followed by Commit (also of an empty plan)
+  // or AbortStep before the next Plan.
   virtual StepPlan Plan(absl::Duration now, const ResidencyView& residency) = 0;
   // Applies a step: `sampled` has one entry per candidate that got a token: for
   // a planned sequence that samples, one entry; for the last prefill chunk of a
