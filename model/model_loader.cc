@@ -42,6 +42,27 @@ uint64_t PhysicalMemoryBytes() {
   return static_cast<uint64_t>(pages) * static_cast<uint64_t>(page_bytes);
 }
 
+// The sizes of a linear in the words of config.json.
+absl::string_view OutField(Projection p) {
+  switch (p) {
+    case Projection::kQ:
+      return "num_attention_heads * head_dim";
+    case Projection::kK:
+    case Projection::kV:
+      return "num_key_value_heads * head_dim";
+    case Projection::kGate:
+    case Projection::kUp:
+      return "intermediate_size";
+    default:
+      return "hidden_size";
+  }
+}
+
+absl::string_view InField(Projection p) {
+  if (p == Projection::kO) return "num_attention_heads * head_dim";
+  return p == Projection::kDown ? "intermediate_size" : "hidden_size";
+}
+
 std::string BytesOfShape(const std::vector<int64_t>& shape) {
   std::string bytes;
   for (int64_t dim : shape) {
@@ -150,16 +171,19 @@ void ModelLoader::ListTargets() {
   model_->layers_.resize(static_cast<size_t>(config.num_layers));
   targets_.push_back({"model.embed_tokens.weight",
                       {config.vocab_size, config.hidden_size},
+                      "[vocab_size, hidden_size]",
                       &model_->embedding_,
                       nullptr});
   for (int64_t i = 0; i < config.num_layers; ++i) ListLayer(i);
   targets_.push_back({"model.norm.weight",
                       {config.hidden_size},
+                      "[hidden_size]",
                       nullptr,
                       &model_->final_norm_});
   if (!config.tie_word_embeddings) {
     targets_.push_back({"lm_head.weight",
                         {config.vocab_size, config.hidden_size},
+                        "[vocab_size, hidden_size]",
                         &model_->lm_head_,
                         nullptr});
   }
@@ -172,15 +196,23 @@ void ModelLoader::ListLayer(int64_t layer) {
   LayerWeights& w = model_->layers_[static_cast<size_t>(layer)];
   const std::string prefix = absl::StrCat("model.layers.", layer, ".");
   const auto add_vector = [&](absl::string_view name, int64_t size,
+                              absl::string_view field,
                               std::vector<float>* out) {
-    targets_.push_back({absl::StrCat(prefix, name), {size}, nullptr, out});
+    targets_.push_back({absl::StrCat(prefix, name),
+                        {size},
+                        absl::StrCat("[", field, "]"),
+                        nullptr,
+                        out});
   };
-  add_vector("input_layernorm.weight", config.hidden_size, &w.input_norm);
+  add_vector("input_layernorm.weight", config.hidden_size, "hidden_size",
+             &w.input_norm);
   add_vector("post_attention_layernorm.weight", config.hidden_size,
-             &w.post_norm);
+             "hidden_size", &w.post_norm);
   if (config.qk_norm) {
-    add_vector("self_attn.q_norm.weight", config.head_dim, &w.q_norm);
-    add_vector("self_attn.k_norm.weight", config.head_dim, &w.k_norm);
+    add_vector("self_attn.q_norm.weight", config.head_dim, "head_dim",
+               &w.q_norm);
+    add_vector("self_attn.k_norm.weight", config.head_dim, "head_dim",
+               &w.k_norm);
   }
   for (size_t i = 0; i < kNumProjections; ++i) {
     const Projection p = static_cast<Projection>(i);
@@ -193,10 +225,11 @@ void ModelLoader::ListLayer(int64_t layer) {
         absl::StrCat(is_mlp ? "mlp." : "self_attn.", kProjectionNames[i]);
     targets_.push_back({absl::StrCat(prefix, module, ".weight"),
                         {model_->out_dim(p), model_->in_dim(p)},
+                        absl::StrCat("[", OutField(p), ", ", InField(p), "]"),
                         &w.linears[i],
                         nullptr});
     if (has_bias) {
-      add_vector(absl::StrCat(module, ".bias"), model_->out_dim(p),
+      add_vector(absl::StrCat(module, ".bias"), model_->out_dim(p), OutField(p),
                  &w.biases[i]);
     }
   }
@@ -212,10 +245,10 @@ absl::Status ModelLoader::FindSources(const Checkpoint& checkpoint) {
     const SafetensorsEntry& entry = *target.source->entry;
     RETURN_IF_ERROR(Annotate(FloatDType(entry).status(), *target.source->file));
     if (entry.shape != target.shape) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(*target.source->file, ": tensor ", Quote(target.name),
-                       " has shape ", ShapeText(entry.shape),
-                       ", config.json asks for ", ShapeText(target.shape)));
+      return absl::InvalidArgumentError(absl::StrCat(
+          *target.source->file, ": tensor ", Quote(target.name), " has shape ",
+          ShapeText(entry.shape), ", config.json asks for ",
+          ShapeText(target.shape), " = ", target.fields));
     }
   }
   return absl::OkStatus();

@@ -35,6 +35,7 @@ class ModelLoader {
   struct Target {
     std::string name;
     std::vector<int64_t> shape;
+    std::string fields;  // what config.json calls the shape, for messages
     std::unique_ptr<PackedWeight>* matrix = nullptr;
     std::vector<float>* vector = nullptr;      // norms and biases, kept as f32
     const CheckpointTensor* source = nullptr;  // null with dummy weights
