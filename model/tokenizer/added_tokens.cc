@@ -74,14 +74,16 @@ absl::StatusOr<AddedTokens> AddedTokens::FromJson(
     RETURN_IF_ERROR(result.AddToken(added_tokens.items()[i], i, model));
   }
   for (size_t i = 0; i < result.tokens_.size(); ++i) {
-    const AddedToken& token = result.tokens_[i];
+    AddedToken& token = result.tokens_[i];
+    token.text = token.content;
     if (token.normalized) {
-      ASSIGN_OR_RETURN(const std::string pattern,
-                       normalizer.Normalize(token.content));
-      result.normalized_.Add(pattern, i);
-    } else {
-      result.raw_.Add(token.content, i);
+      ASSIGN_OR_RETURN(token.text, normalizer.Normalize(token.content));
     }
+    (token.normalized ? result.normalized_ : result.raw_).Add(token.text, i);
+    // The library we follow compares the decoded string with the contents of
+    // special tokens, so a special token that normalizing changes stays.
+    const AddedToken* same = result.Find(absl::string_view(token.text));
+    token.skipped = same != nullptr && same->special;
     if (token.single_word && result.word_character_ == nullptr) {
       ASSIGN_OR_RETURN(Regex regex, CompileWordCharacter());
       result.word_character_ = std::make_shared<const Regex>(std::move(regex));

@@ -30,8 +30,11 @@ namespace lorikeet {
 
 struct AddedToken {
   std::string content;
+  // What the id is decoded to: the content, normalized if `normalized`.
+  std::string text;
   Token id = 0;
   bool special = false;
+  bool skipped = false;      // when decoding without special tokens
   bool single_word = false;  // no word character may stand beside it
   bool lstrip = false;       // takes the white space before it
   bool rstrip = false;       // takes the white space behind it

@@ -12,8 +12,7 @@ IncrementalDecoder::IncrementalDecoder(const Tokenizer& tokenizer,
 
 std::string IncrementalDecoder::Append(Token id) {
   std::string text;
-  if (skip_special_tokens_ && tokenizer_->IsSpecial(id)) return text;
-  const auto token = tokenizer_->TokenText(id);
+  const auto token = tokenizer_->DecodedToken(id, skip_special_tokens_);
   if (token.has_value()) {
     tokenizer_->decoder().Append(*token, &state_, &text);
   }

@@ -1,6 +1,7 @@
 #include "model/tokenizer/oniguruma_pattern.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
@@ -52,11 +53,33 @@ absl::string_view ShortPropertyName(absl::string_view name) {
   return name;
 }
 
-// \w of Oniguruma is \p{L}, \p{M}, \p{Nd} and \p{Pc}.
+// What each name of a POSIX class is in a PCRE2 class. Oniguruma's \w differs
+// from [:word:] in six fractions and superscripts of Latin-1.
+std::string PosixClassInside(absl::string_view name) {
+  const auto newer = [](std::initializer_list<const char*> categories) {
+    std::string out;
+    for (const char* c : categories) out += NewerPatternRanges(c);
+    return out;
+  };
+  if (name == "alpha") return "\\p{Alphabetic}" + newer({"L"});
+  if (name == "alnum") {
+    return "\\p{Alphabetic}\\p{Nd}" + newer({"L", "Nd"});
+  }
+  if (name == "digit") return "\\p{Nd}" + newer({"Nd"});
+  if (name == "lower") return "\\p{Lowercase}" + newer({"Ll"});
+  if (name == "upper") return "\\p{Uppercase}" + newer({"Lu"});
+  if (name == "punct") return "\\p{P}\\p{S}" + newer({"P", "S"});
+  if (name == "space") return PatternRanges(WhiteSpaceRanges());
+  if (name == "xdigit") return "0-9A-Fa-f";
+  if (name == "word") {
+    return "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}" + newer({"L", "M", "Nd"});
+  }
+  return "";
+}
+
 std::string WordClassInside() {
-  return absl::StrCat("\\p{L}\\p{M}\\p{Nd}\\p{Pc}", NewerPatternRanges("L"),
-                      NewerPatternRanges("M"), NewerPatternRanges("Nd"),
-                      NewerPatternRanges("Pc"));
+  return PosixClassInside("word") +
+         "\\x{b2}\\x{b3}\\x{b9}\\x{bc}\\x{bd}\\x{be}";
 }
 
 class Translator {
@@ -103,11 +126,14 @@ class Translator {
     }
     if (absl::StartsWith(Rest(), "[:")) {
       const size_t end = Rest().find(":]");
-      if (end != absl::string_view::npos) {
-        absl::StrAppend(&out_, Rest().substr(0, end + 2));
-        at_ += end + 2;
-        return absl::OkStatus();
-      }
+      const std::string inside =
+          end == absl::string_view::npos
+              ? ""
+              : PosixClassInside(Rest().substr(2, end - 2));
+      if (inside.empty()) return Unimplemented("an unknown POSIX class");
+      out_ += inside;
+      at_ += end + 2;
+      return absl::OkStatus();
     }
     if (pattern_[at_] == '[') return Unimplemented("a class within a class");
     if (pattern_[at_] == ']') in_class_ = false;

@@ -117,8 +117,7 @@ std::string Tokenizer::Decode(std::span<const Token> ids,
   std::string text;
   Decoder::State state = decoder_.Start({});
   for (const Token id : ids) {
-    if (skip_special_tokens && IsSpecial(id)) continue;
-    const auto token = TokenText(id);
+    const auto token = DecodedToken(id, skip_special_tokens);
     if (token.has_value()) decoder_.Append(*token, &state, &text);
   }
   decoder_.Finish(&state, &text);
@@ -126,15 +125,18 @@ std::string Tokenizer::Decode(std::span<const Token> ids,
 }
 
 std::string Tokenizer::TokenBytes(Token id) const {
-  const auto token = TokenText(id);
-  if (!token.has_value()) return "";
-  return IsSpecial(id) ? std::string(*token) : decoder_.TokenBytes(*token);
+  const AddedToken* added = added_tokens_.Find(id);
+  if (added != nullptr && added->special) return added->content;
+  const auto token = DecodedToken(id, /*skip_special_tokens=*/false);
+  return token.has_value() ? decoder_.TokenBytes(*token) : "";
 }
 
-std::optional<absl::string_view> Tokenizer::TokenText(Token id) const {
+std::optional<absl::string_view> Tokenizer::DecodedToken(
+    Token id, bool skip_special_tokens) const {
   const AddedToken* added = added_tokens_.Find(id);
-  if (added != nullptr) return added->content;
-  return model_.TokenText(id);
+  if (added == nullptr) return model_.TokenText(id);
+  if (skip_special_tokens && added->skipped) return std::nullopt;
+  return added->text;
 }
 
 std::optional<Token> Tokenizer::TokenId(absl::string_view token) const {

@@ -72,9 +72,11 @@ class Tokenizer {
   // point. Special tokens are their text; an id nobody has is empty.
   std::string TokenBytes(Token id) const;
 
-  // Returns the string of a token as the file writes it, or nullopt if nobody
-  // has `id`.
-  std::optional<absl::string_view> TokenText(Token id) const;
+  // Returns the string that the decoder is given for `id`: the file's, before
+  // it is mapped back to bytes. Nullopt if nobody has `id`, or if it is to be
+  // skipped.
+  std::optional<absl::string_view> DecodedToken(Token id,
+                                                bool skip_special_tokens) const;
 
   // Returns the id whose string in the vocabulary or among the added tokens
   // is `token`.
