@@ -207,6 +207,7 @@ absl::StatusOr<OutputParams> BuildOutput(const OutputInput& in,
   out.echo = in.echo;
   out.keep_special_tokens = in.keep_special_tokens;
   out.text = !in.omit_text;
+  out.return_logits = in.return_logits;
   return out;
 }
 

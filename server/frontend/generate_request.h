@@ -60,6 +60,7 @@ struct OutputInput {
   bool echo = false;
   bool keep_special_tokens = false;
   bool omit_text = false;
+  bool return_logits = false;  // raw logits of the last prompt position
 };
 
 struct GenerateInput {

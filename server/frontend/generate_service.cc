@@ -96,7 +96,7 @@ absl::StatusOr<std::vector<Token>> GenerateService::EncodePrompt(
 absl::StatusOr<Generation> GenerateService::Generate(
     const GenerateInput& input) {
   Generation generation;
-  ASSIGN_OR_RETURN(generation.adapter, ResolveTask(input.task));
+  ASSIGN_OR_RETURN(VersionRef adapter, ResolveTask(input.task));
   ASSIGN_OR_RETURN(std::vector<Token> prompt, EncodePrompt(input));
   ASSIGN_OR_RETURN(EngineRequest request,
                    BuildEngineRequest(input, std::move(prompt), model_));
@@ -106,10 +106,13 @@ absl::StatusOr<Generation> GenerateService::Generate(
   if (!request.stop.stop.empty() && tokenizer_ == nullptr) {
     return WithField(NoTokenizer(), "stop.stop");
   }
-  request.adapter = generation.adapter;
-  if (generation.adapter != nullptr) {
-    request.tenant = generation.adapter->key.tenant;
+  // Only the engine holds the version: a reader that stalls behind the last
+  // event must not keep it alive.
+  if (adapter != nullptr) {
+    generation.adapter = adapter->key;
+    request.tenant = adapter->key.tenant;
   }
+  request.adapter = std::move(adapter);
   generation.candidates = request.sampling.n;
   ASSIGN_OR_RETURN(generation.stream, engine_.Submit(std::move(request)));
   return generation;

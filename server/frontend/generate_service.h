@@ -11,6 +11,7 @@
 #define LORIKEET_SERVER_FRONTEND_GENERATE_SERVICE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,7 +28,7 @@ namespace lorikeet {
 
 // An admitted request.
 struct Generation {
-  VersionRef adapter;  // null = base model
+  std::optional<AdapterKey> adapter;  // nullopt = base model
   int32_t candidates = 1;
   std::shared_ptr<TokenStream> stream;
 };

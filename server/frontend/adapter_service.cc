@@ -1,0 +1,458 @@
+#include "server/frontend/adapter_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "server/frontend/error.h"
+#include "server/frontend/generate_request.h"
+
+namespace lorikeet {
+namespace {
+
+constexpr size_t kMaxDisplayNameBytes = 63;
+constexpr size_t kMaxPathBytes = 4096;
+// Requests that were told to end do so within a step; one that does not is a
+// bug, and the caller should hear of it.
+constexpr absl::Duration kAbortTimeout = absl::Seconds(30);
+// Between two looks at whether requests still run.
+constexpr absl::Duration kLookPeriod = absl::Milliseconds(10);
+// A load is waited for in pieces, to notice that the caller went away.
+constexpr absl::Duration kLoadPiece = absl::Milliseconds(250);
+// Of LoadAdapter without a deadline.
+constexpr absl::Duration kMaxLoadTime = absl::Minutes(10);
+
+absl::string_view DefaultReason(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kNotFound:
+      return "ADAPTER_NOT_FOUND";
+    case absl::StatusCode::kAlreadyExists:
+      return "ADAPTER_EXISTS";
+    case absl::StatusCode::kAborted:
+      return "ETAG_MISMATCH";
+    case absl::StatusCode::kPermissionDenied:
+      return "PATH_NOT_ALLOWED";
+    case absl::StatusCode::kUnimplemented:
+      return "ADAPTER_UNSUPPORTED";
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kDataLoss:
+      return "ADAPTER_INVALID";
+    case absl::StatusCode::kFailedPrecondition:
+      return "ADAPTER_IN_USE";
+    case absl::StatusCode::kDeadlineExceeded:
+      return "ADAPTER_LOADING";
+    default:
+      return "ADAPTER_ERROR";
+  }
+}
+
+// An error of the store with its resource, and a reason if it has none.
+absl::Status About(const absl::Status& status, absl::string_view type,
+                   const std::string& tenant, const std::string& name) {
+  if (status.ok()) return status;
+  absl::Status result = status;
+  if (status.code() != absl::StatusCode::kInternal) {
+    result = WithDefaultReason(std::move(result), DefaultReason(status.code()));
+  }
+  return WithResource(std::move(result), type,
+                      absl::StrCat("tenants/", tenant, "/",
+                                   type == "alias" ? "aliases/" : "adapters/",
+                                   name));
+}
+
+absl::Status CheckDisplayName(const std::string& name) {
+  if (name.size() > kMaxDisplayNameBytes) {
+    return RangeError("adapter.display_name length", absl::StrCat(name.size()),
+                      absl::StrCat("[0, ", kMaxDisplayNameBytes, "] bytes"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOrigin(const AdapterOrigin& origin, bool uploaded) {
+  if (uploaded) {
+    if (origin.path.empty()) return absl::OkStatus();
+    return FieldError("adapter.source",
+                      "must be empty for an upload but for expected_sha256");
+  }
+  if (origin.path.empty()) {
+    return FieldError("adapter.source.local_path", "is missing");
+  }
+  if (origin.path.size() > kMaxPathBytes) {
+    return RangeError("adapter.source.local_path length",
+                      absl::StrCat(origin.path.size()),
+                      absl::StrCat("[1, ", kMaxPathBytes, "] bytes"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+AdapterService::AdapterService(const ModelInfo& model, AdapterStore& store,
+                               Engine& engine, FileSystem& fs,
+                               const Clock& clock,
+                               absl::Duration drain_timeout)
+    : model_(model),
+      store_(store),
+      engine_(engine),
+      fs_(fs),
+      clock_(clock),
+      drain_timeout_(drain_timeout) {}
+
+absl::Status AdapterService::CheckTenant(const std::string& tenant) const {
+  if (tenant == kDefaultTenant) return absl::OkStatus();
+  return WithResource(
+      WithReason(absl::NotFoundError(absl::StrCat(
+                     "tenant ", Quote(tenant), " does not exist: the only one ",
+                     "is ", Quote(kDefaultTenant))),
+                 "TENANT_NOT_FOUND"),
+      "tenant", absl::StrCat("tenants/", tenant));
+}
+
+absl::Status AdapterService::CheckName(const std::string& tenant,
+                                       const std::string& name,
+                                       absl::string_view field) const {
+  RETURN_IF_ERROR(CheckTenant(tenant));
+  return WithField(WithDefaultReason(CheckId(field, name), "INVALID_NAME"),
+                   field);
+}
+
+absl::Status AdapterService::CheckRegistration(
+    const std::string& tenant, const std::string& name,
+    const std::string& base_model) const {
+  RETURN_IF_ERROR(CheckName(tenant, name, "adapter_id"));
+  if (name == model_.id) {
+    return About(absl::AlreadyExistsError(absl::StrCat(
+                     "name ", Quote(name), " is the base model's")),
+                 "adapter", tenant, name);
+  }
+  if (!base_model.empty() && base_model != model_.id) {
+    return WithField(
+        WithReason(absl::FailedPreconditionError(absl::StrCat(
+                       "adapter.base_model ", Quote(base_model),
+                       " is not the served one, ", Quote(model_.id))),
+                   "ADAPTER_INCOMPATIBLE"),
+        "adapter.base_model");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::Register(
+    const AdapterStore::RegisterRequest& request) {
+  absl::StatusOr<AdapterInfo> info = store_.Register(request);
+  if (info.ok()) return info;
+  absl::Status status = info.status();
+  if (absl::IsResourceExhausted(status)) {
+    status = WithDefaultReason(std::move(status), "DISK_FULL");
+  }
+  if (absl::IsPermissionDenied(status)) {
+    status = WithField(std::move(status), "adapter.source.local_path");
+  }
+  return About(status, "adapter", request.tenant, request.name);
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::CreateFrom(
+    const CreateAdapterInput& input, const std::string& upload_dir) {
+  RETURN_IF_ERROR(
+      CheckRegistration(input.tenant, input.name, input.base_model));
+  RETURN_IF_ERROR(CheckDisplayName(input.display_name));
+  RETURN_IF_ERROR(CheckLabels("adapter.labels", input.labels));
+  RETURN_IF_ERROR(CheckOrigin(input.origin, !upload_dir.empty()));
+  AdapterStore::RegisterRequest request;
+  request.tenant = input.tenant;
+  request.name = input.name;
+  request.display_name = input.display_name;
+  request.labels = input.labels;
+  request.path = input.origin.path;
+  request.upload_dir = upload_dir;
+  request.expected_sha256 = input.origin.expected_sha256;
+  request.validate_only = input.validate_only;
+  request.mode = AdapterStore::RegisterRequest::Mode::kCreate;
+  ASSIGN_OR_RETURN(AdapterInfo info, Register(request));
+  if (!input.pinned || input.validate_only) return info;
+  return store_.SetPinned(input.tenant, input.name, true);
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::UpdateFrom(
+    const UpdateAdapterInput& input, const std::string& upload_dir) {
+  RETURN_IF_ERROR(
+      CheckRegistration(input.tenant, input.name, input.base_model));
+  RETURN_IF_ERROR(CheckDisplayName(input.display_name.value_or("")));
+  RETURN_IF_ERROR(
+      CheckLabels("adapter.labels", input.labels.value_or(Labels())));
+  const bool uploaded = !upload_dir.empty();
+  std::optional<uint64_t> etag = input.etag;
+  absl::StatusOr<AdapterInfo> info = store_.Get(input.tenant, input.name);
+  if (input.origin.has_value() || uploaded || input.allow_missing) {
+    const AdapterOrigin origin = input.origin.value_or(AdapterOrigin());
+    if (input.origin.has_value() || uploaded || !info.ok()) {
+      RETURN_IF_ERROR(CheckOrigin(origin, uploaded));
+      AdapterStore::RegisterRequest request;
+      request.tenant = input.tenant;
+      request.name = input.name;
+      request.display_name = input.display_name.value_or("");
+      request.labels = input.labels.value_or(Labels());
+      request.path = origin.path;
+      request.upload_dir = upload_dir;
+      request.expected_sha256 = origin.expected_sha256;
+      request.validate_only = input.validate_only;
+      request.mode = input.allow_missing
+                         ? AdapterStore::RegisterRequest::Mode::kCreateOrUpdate
+                         : AdapterStore::RegisterRequest::Mode::kUpdate;
+      request.etag = etag;
+      info = Register(request);
+      etag.reset();  // the mutation has changed it
+    }
+  }
+  if (!info.ok()) {
+    return About(info.status(), "adapter", input.tenant, input.name);
+  }
+  if (input.validate_only) return info;
+  if (input.display_name.has_value() || input.labels.has_value()) {
+    info = store_.UpdateMetadata(input.tenant, input.name, input.display_name,
+                                 input.labels, etag);
+    etag.reset();
+  }
+  if (info.ok() && etag.has_value() && *etag != info->etag) {
+    info = absl::AbortedError(absl::StrCat("adapter.etag ", *etag,
+                                           " is not the current one, ",
+                                           info->etag));
+  }
+  if (info.ok() && input.pinned.has_value()) {
+    info = store_.SetPinned(input.tenant, input.name, *input.pinned);
+  }
+  if (!info.ok()) {
+    return About(info.status(), "adapter", input.tenant, input.name);
+  }
+  return info;
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::Create(
+    const CreateAdapterInput& input) {
+  return CreateFrom(input, "");
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::Update(
+    const UpdateAdapterInput& input) {
+  return UpdateFrom(input, "");
+}
+
+absl::StatusOr<std::unique_ptr<AdapterUpload>> AdapterService::BeginUpload() {
+  absl::StatusOr<std::string> dir = store_.NewUploadDir();
+  if (!dir.ok()) {
+    return absl::IsResourceExhausted(dir.status())
+               ? WithDefaultReason(dir.status(), "DISK_FULL")
+               : dir.status();
+  }
+  return std::make_unique<AdapterUpload>(fs_, store_, *std::move(dir),
+                                         PeftLimits());
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::FinishUpload(
+    const CreateAdapterInput& input, AdapterUpload& upload) {
+  RETURN_IF_ERROR(upload.Finish());
+  return CreateFrom(input, upload.dir());
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::FinishUpload(
+    const UpdateAdapterInput& input, AdapterUpload& upload) {
+  RETURN_IF_ERROR(upload.Finish());
+  return UpdateFrom(input, upload.dir());
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::Get(const std::string& tenant,
+                                                const std::string& name) {
+  RETURN_IF_ERROR(CheckName(tenant, name, "name"));
+  absl::StatusOr<AdapterInfo> info = store_.Get(tenant, name);
+  if (!info.ok()) return About(info.status(), "adapter", tenant, name);
+  return info;
+}
+
+absl::StatusOr<std::vector<AdapterInfo>> AdapterService::List(
+    const std::string& tenant) {
+  RETURN_IF_ERROR(CheckTenant(tenant));
+  std::vector<AdapterInfo> adapters = store_.List(tenant);
+  std::sort(adapters.begin(), adapters.end(),
+            [](const AdapterInfo& a, const AdapterInfo& b) {
+              return a.name < b.name;
+            });
+  return adapters;
+}
+
+absl::StatusOr<std::vector<AdapterVersionInfo>> AdapterService::ListVersions(
+    const std::string& tenant, const std::string& name) {
+  RETURN_IF_ERROR(CheckName(tenant, name, "parent"));
+  absl::StatusOr<std::vector<AdapterVersionInfo>> versions =
+      store_.ListVersions(tenant, name);
+  if (!versions.ok()) return About(versions.status(), "adapter", tenant, name);
+  std::sort(versions->begin(), versions->end(),
+            [](const AdapterVersionInfo& a, const AdapterVersionInfo& b) {
+              return a.key.version > b.key.version;
+            });
+  return versions;
+}
+
+absl::Status AdapterService::WaitUntilUnused(
+    const std::string& tenant, const std::string& name, InFlightPolicy policy,
+    absl::Duration drain_timeout, const CallLimits& limits,
+    const std::function<absl::Status()>& attempt) {
+  const absl::Duration start = clock_.Now();
+  const absl::Duration abort_at =
+      start + (policy == InFlightPolicy::kAbort ? absl::ZeroDuration()
+                                                : drain_timeout);
+  while (true) {
+    const absl::Status status = attempt();
+    if (status.code() != absl::StatusCode::kFailedPrecondition ||
+        ReasonOf(status) == "ADAPTER_PINNED" ||
+        policy == InFlightPolicy::kFailIfBusy) {
+      return status;
+    }
+    if (limits.cancelled()) {
+      return absl::CancelledError("the caller went away");
+    }
+    const absl::Duration now = clock_.Now();
+    if (now - start >= limits.timeout) {
+      return WithReason(absl::DeadlineExceededError(status.message()),
+                        "ADAPTER_IN_USE");
+    }
+    if (now >= abort_at) engine_.AbortAdapter(tenant, name);
+    if (now >= abort_at + kAbortTimeout) return status;
+    store_.WaitForEvents(store_.last_event(), kLookPeriod).IgnoreError();
+  }
+}
+
+absl::Status AdapterService::Delete(
+    const std::string& tenant, const std::string& name,
+    std::optional<uint64_t> etag, InFlightPolicy policy,
+    std::optional<absl::Duration> drain_timeout, const CallLimits& limits) {
+  RETURN_IF_ERROR(CheckName(tenant, name, "name"));
+  const absl::Status begun = store_.BeginDelete(tenant, name, etag);
+  if (!begun.ok()) return About(begun, "adapter", tenant, name);
+  const absl::Status status = WaitUntilUnused(
+      tenant, name, policy, drain_timeout.value_or(drain_timeout_), limits,
+      [&] { return store_.FinishDelete(tenant, name); });
+  if (status.ok()) return status;
+  store_.CancelDelete(tenant, name);
+  return About(status, "adapter", tenant, name);
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::Load(const std::string& tenant,
+                                                 const std::string& name,
+                                                 Tier tier,
+                                                 std::optional<bool> pinned,
+                                                 const CallLimits& limits) {
+  RETURN_IF_ERROR(CheckName(tenant, name, "name"));
+  const absl::Duration deadline =
+      clock_.Now() + std::min(limits.timeout, kMaxLoadTime);
+  while (true) {
+    const absl::Duration left = deadline - clock_.Now();
+    const absl::Status status =
+        store_.LoadTo(tenant, name, tier, pinned,
+                      std::clamp(left, absl::ZeroDuration(), kLoadPiece));
+    if (status.ok()) return Get(tenant, name);
+    if (!absl::IsDeadlineExceeded(status) || left <= kLoadPiece) {
+      return About(status, "adapter", tenant, name);
+    }
+    if (limits.cancelled()) {
+      return absl::CancelledError("the caller went away");
+    }
+  }
+}
+
+absl::StatusOr<AdapterInfo> AdapterService::Unload(
+    const std::string& tenant, const std::string& name, Tier tier,
+    InFlightPolicy policy, std::optional<absl::Duration> drain_timeout,
+    const CallLimits& limits) {
+  RETURN_IF_ERROR(CheckName(tenant, name, "name"));
+  if (tier == Tier::kDevice) {
+    return FieldError("tier", "TIER_DEVICE is the highest: nothing to unload");
+  }
+  const auto attempt = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const AdapterInfo info, store_.Get(tenant, name));
+    if (info.pinned) {
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            "adapter ", Quote(name), " is pinned: unpin it")),
+                        "ADAPTER_PINNED");
+    }
+    return store_.UnloadTo(tenant, name, tier).status();
+  };
+  const absl::Status status =
+      WaitUntilUnused(tenant, name, policy,
+                      drain_timeout.value_or(drain_timeout_), limits, attempt);
+  if (!status.ok()) return About(status, "adapter", tenant, name);
+  return Get(tenant, name);
+}
+
+absl::StatusOr<AliasInfo> AdapterService::SetAlias(
+    const std::string& tenant, const std::string& alias,
+    const std::string& target, std::optional<uint64_t> etag) {
+  RETURN_IF_ERROR(CheckName(tenant, alias, "alias.name"));
+  if (alias == model_.id) {
+    return About(absl::AlreadyExistsError(absl::StrCat(
+                     "name ", Quote(alias), " is the base model's")),
+                 "alias", tenant, alias);
+  }
+  absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(target);
+  if (!ref.ok()) {
+    return WithField(WithDefaultReason(ref.status(), "INVALID_NAME"),
+                     "alias.targets[0].version");
+  }
+  if (ref->tenant != tenant) {
+    return FieldError("alias.targets[0].version",
+                      absl::StrCat(Quote(target), " is of another tenant"));
+  }
+  absl::StatusOr<AliasInfo> info = store_.SetAlias(tenant, alias, *ref, etag);
+  if (info.ok()) return info;
+  // What is missing is the target, not the alias.
+  if (absl::IsNotFound(info.status())) {
+    return WithField(About(info.status(), "adapter", tenant, ref->name),
+                     "alias.targets[0].version");
+  }
+  return About(info.status(), "alias", tenant, alias);
+}
+
+absl::StatusOr<AliasInfo> AdapterService::GetAlias(const std::string& tenant,
+                                                   const std::string& alias) {
+  RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
+  absl::StatusOr<AliasInfo> info = store_.GetAlias(tenant, alias);
+  if (info.ok()) return info;
+  return About(absl::IsNotFound(info.status())
+                   ? WithReason(info.status(), "ALIAS_NOT_FOUND")
+                   : info.status(),
+               "alias", tenant, alias);
+}
+
+absl::StatusOr<std::vector<AliasInfo>> AdapterService::ListAliases(
+    const std::string& tenant) {
+  RETURN_IF_ERROR(CheckTenant(tenant));
+  std::vector<AliasInfo> aliases = store_.ListAliases(tenant);
+  std::sort(
+      aliases.begin(), aliases.end(),
+      [](const AliasInfo& a, const AliasInfo& b) { return a.name < b.name; });
+  return aliases;
+}
+
+absl::Status AdapterService::DeleteAlias(const std::string& tenant,
+                                         const std::string& alias,
+                                         std::optional<uint64_t> etag) {
+  RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
+  const absl::Status status = store_.DeleteAlias(tenant, alias, etag);
+  return About(absl::IsNotFound(status) ? WithReason(status, "ALIAS_NOT_FOUND")
+                                        : status,
+               "alias", tenant, alias);
+}
+
+absl::Status AdapterService::LoadError(const AdapterInfo& adapter) {
+  if (adapter.state != AdapterState::kFailed) return absl::OkStatus();
+  return store_.LoadError(adapter.newest.key);
+}
+
+absl::StatusOr<std::vector<AdapterEvent>> AdapterService::WaitForEvents(
+    uint64_t after, absl::Duration timeout) {
+  return store_.WaitForEvents(after, timeout);
+}
+
+uint64_t AdapterService::last_event() { return store_.last_event(); }
+
+}  // namespace lorikeet
