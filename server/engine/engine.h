@@ -61,8 +61,8 @@ struct OutputParams {
   int32_t num_prompt_logprobs = -1;  // -1 = none
   bool echo = false;
   bool keep_special_tokens = false;
-  bool text = true;                  // false = token ids only
-  bool return_logits = false;        // raw logits of the last prompt position
+  bool text = true;            // false = token ids only
+  bool return_logits = false;  // raw logits of the last prompt position
 };
 
 struct EngineRequest {
@@ -94,7 +94,7 @@ struct Timings {
   absl::Duration queue;         // submitted until first scheduled
   absl::Duration adapter_load;  // of that, waiting for the adapter
   absl::Duration prefill;
-  absl::Duration decode;        // first token until the last
+  absl::Duration decode;  // first token until the last
   absl::Duration time_to_first_token;
 };
 
@@ -161,9 +161,9 @@ struct EngineOptions {
 struct EngineLoad {
   SchedulerLoad scheduler;
   int64_t steps = 0;
-  int64_t generated_tokens = 0;             // since start
-  double decode_tokens_per_second = 0;      // over the last seconds
-  double prefix_cache_hit_rate = 0;         // over the last seconds, [0, 1]
+  int64_t generated_tokens = 0;         // since start
+  double decode_tokens_per_second = 0;  // over the last seconds
+  double prefix_cache_hit_rate = 0;     // over the last seconds, [0, 1]
 };
 
 class Engine {
@@ -172,8 +172,7 @@ class Engine {
   // Errors: INVALID_ARGUMENT or RESOURCE_EXHAUSTED naming the option.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(
       const Model& model, const Tokenizer* tokenizer, Ops& ops,
-      AdapterStore& adapters, const Clock& clock,
-      const EngineOptions& options);
+      AdapterStore& adapters, const Clock& clock, const EngineOptions& options);
   // Cancels what is running and joins.
   virtual ~Engine() = default;
 

@@ -1,0 +1,87 @@
+#include "server/engine/adapter_residency.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace lorikeet {
+namespace {
+
+bool Contains(std::span<const AdapterKey> keys, const AdapterKey& key) {
+  return std::ranges::find(keys, key) != keys.end();
+}
+
+}  // namespace
+
+AdapterResidency::AdapterResidency(AdapterStore& store)
+    : store_(store), num_slots_(store.GetResidency().device_slots) {}
+
+void AdapterResidency::Begin(std::span<const AdapterKey> in_use) {
+  num_in_use_ = static_cast<int64_t>(in_use.size());
+  for (const AdapterKey& key : in_use) CHECK(IsLeased(key));
+}
+
+bool AdapterResidency::IsResident(const AdapterKey& key) const {
+  if (leases_.contains(key)) return true;
+  DeviceLease lease = store_.TryLease(key);
+  if (!lease) return false;
+  leases_.emplace(key, std::move(lease));
+  return true;
+}
+
+bool AdapterResidency::HasRoomFor(const AdapterKey& key) const {
+  return leases_.contains(key) || num_in_use_ < num_slots_;
+}
+
+const LoraSlot* AdapterResidency::SlotOf(const AdapterKey& key) const {
+  const auto it = leases_.find(key);
+  CHECK(it != leases_.end());
+  return it->second.slot();
+}
+
+std::vector<std::pair<AdapterKey, absl::Status>> AdapterResidency::Finish(
+    std::span<const AdapterKey> in_use, std::span<const AdapterKey> wanted) {
+  // At least one: it takes the first slot that is given up.
+  const size_t count = static_cast<size_t>(std::clamp<int64_t>(
+      num_slots_ - static_cast<int64_t>(in_use.size()), 1,
+      std::max<int64_t>(1, static_cast<int64_t>(wanted.size()))));
+  wanted = wanted.first(std::min(count, wanted.size()));
+  std::vector<AdapterKey> missing;
+  for (const AdapterKey& key : wanted) {
+    if (!IsLeased(key)) missing.push_back(key);
+  }
+  // The most urgent one is leased last and so is the last to be evicted.
+  for (auto it = wanted.rbegin(); it != wanted.rend(); ++it) {
+    if (leases_.erase(*it) > 0) store_.TryLease(*it);
+  }
+  absl::erase_if(leases_, [&](const auto& lease) {
+    return !Contains(in_use, lease.first);
+  });
+  absl::erase_if(
+      asked_, [&](const AdapterKey& key) { return !Contains(missing, key); });
+
+  std::vector<std::pair<AdapterKey, absl::Status>> failed;
+  for (const AdapterKey& key : missing) {
+    absl::Status error;
+    if (asked_.contains(key)) error = store_.LoadError(key);
+    if (error.ok()) {
+      store_.Prefetch(key);
+      asked_.insert(key);
+      error = store_.LoadError(key);
+    }
+    if (error.ok()) continue;
+    asked_.erase(key);
+    failed.emplace_back(key, std::move(error));
+  }
+  return failed;
+}
+
+void AdapterResidency::DropUnused(const AdapterKey& key,
+                                  std::span<const AdapterKey> in_use) {
+  if (!Contains(in_use, key)) leases_.erase(key);
+}
+
+void AdapterResidency::DropAll() { leases_.clear(); }
+
+}  // namespace lorikeet

@@ -1,0 +1,152 @@
+#include "server/engine/inbox.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/reason.h"
+#include "server/engine/request_state.h"
+#include "server/engine/retry_after.h"
+
+namespace lorikeet {
+namespace {
+
+// Long enough for a few requests to end, short for a person.
+constexpr absl::Duration kRetryAfter = absl::Seconds(1);
+
+}  // namespace
+
+Inbox::Inbox(int64_t max_waiting_requests, bool held)
+    : max_waiting_requests_(max_waiting_requests), is_held_(held) {}
+
+Inbox::~Inbox() = default;
+
+absl::Status Inbox::Submit(std::unique_ptr<RequestState> request) {
+  MutexLock lock(&mu_);
+  if (is_draining_ || is_stopping_) {
+    return WithReason(absl::UnavailableError("the server is draining"),
+                      "SERVER_DRAINING");
+  }
+  if (num_waiting_ >= max_waiting_requests_) {
+    return WithRetryAfter(
+        WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                       num_waiting_, " requests wait already, limit ",
+                       "max_waiting_requests ", max_waiting_requests_)),
+                   "QUEUE_FULL"),
+        kRetryAfter);
+  }
+  ++num_waiting_;
+  ++num_alive_;
+  mail_.submitted.push_back(std::move(request));
+  has_mail_.Signal();
+  return absl::OkStatus();
+}
+
+void Inbox::Cancel(RequestId id) {
+  MutexLock lock(&mu_);
+  mail_.cancelled.push_back(id);
+  has_mail_.Signal();
+}
+
+void Inbox::ReaderMadeRoom(RequestId id) {
+  MutexLock lock(&mu_);
+  mail_.drained.push_back(id);
+  has_mail_.Signal();
+}
+
+void Inbox::Wake() {
+  MutexLock lock(&mu_);
+  was_woken_ = true;
+  has_mail_.Signal();
+}
+
+void Inbox::Run(std::function<void()> command) {
+  MutexLock lock(&mu_);
+  if (is_stopping_) return;
+  bool done = false;
+  mail_.commands.push_back([this, &done, command = std::move(command)] {
+    command();
+    MutexLock done_lock(&mu_);
+    done = true;
+    changed_.SignalAll();
+  });
+  has_mail_.Signal();
+  while (!done) changed_.Wait(&mu_);
+}
+
+void Inbox::SetHeld(bool held) {
+  MutexLock lock(&mu_);
+  is_held_ = held;
+  was_woken_ = true;
+  has_mail_.Signal();
+}
+
+void Inbox::StartDraining() {
+  MutexLock lock(&mu_);
+  is_draining_ = true;
+}
+
+int64_t Inbox::WaitUntilEmpty(absl::Duration timeout) {
+  MutexLock lock(&mu_);
+  const bool for_ever = timeout == absl::InfiniteDuration();
+  while (num_alive_ > 0) {
+    if (for_ever) {
+      changed_.Wait(&mu_);
+      continue;
+    }
+    const absl::Duration begin = SystemClock().Now();
+    if (timeout <= absl::ZeroDuration() || changed_.WaitFor(&mu_, timeout)) {
+      break;
+    }
+    timeout -= SystemClock().Now() - begin;
+  }
+  return num_alive_;
+}
+
+void Inbox::Stop() {
+  MutexLock lock(&mu_);
+  is_stopping_ = true;
+  has_mail_.Signal();
+}
+
+int64_t Inbox::num_submitted() const {
+  MutexLock lock(&mu_);
+  return static_cast<int64_t>(mail_.submitted.size());
+}
+
+bool Inbox::Take(Mail* mail) {
+  mail->submitted.clear();
+  mail->cancelled.clear();
+  mail->drained.clear();
+  mail->commands.clear();
+  MutexLock lock(&mu_);
+  std::swap(*mail, mail_);
+  was_woken_ = false;
+  return !is_stopping_;
+}
+
+void Inbox::WaitForMail(absl::Duration timeout) {
+  MutexLock lock(&mu_);
+  while (!was_woken_ && !is_stopping_ && mail_.submitted.empty() &&
+         mail_.cancelled.empty() && mail_.drained.empty() &&
+         mail_.commands.empty()) {
+    if (has_mail_.WaitFor(&mu_, timeout)) return;
+  }
+}
+
+bool Inbox::is_held() const {
+  MutexLock lock(&mu_);
+  return is_held_;
+}
+
+void Inbox::CountStarted() {
+  MutexLock lock(&mu_);
+  --num_waiting_;
+}
+
+void Inbox::CountEnded() {
+  MutexLock lock(&mu_);
+  --num_alive_;
+  changed_.SignalAll();
+}
+
+}  // namespace lorikeet

@@ -1,0 +1,23 @@
+// Which sequences may share KV entries: those of one tenant, base model,
+// adapter content, variant and KV type.
+//
+// Pure.
+
+#ifndef LORIKEET_SERVER_ENGINE_KV_DOMAIN_H_
+#define LORIKEET_SERVER_ENGINE_KV_DOMAIN_H_
+
+#include "absl/strings/string_view.h"
+#include "base/digest.h"
+#include "kernels/dtype.h"
+#include "server/scheduler/scheduler.h"
+
+namespace lorikeet {
+
+// Returns the first 128 bits of a SHA-256 over all that makes KV entries
+// differ. `adapter` is null for the base model.
+KvDomain MakeKvDomain(absl::string_view tenant, const Digest& base_fingerprint,
+                      const Digest* adapter, DType kv_dtype);
+
+}  // namespace lorikeet
+
+#endif  // LORIKEET_SERVER_ENGINE_KV_DOMAIN_H_

@@ -1,0 +1,78 @@
+#include "server/engine/local_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace lorikeet {
+
+LocalRunner::LocalRunner(const Model& model, Ops& ops, KvPool pool)
+    : model_(model),
+      ops_(ops),
+      pool_(std::move(pool)),
+      forward_(model, ops, pool_),
+      stream_(ops.NewStream()) {}
+
+StepTicket LocalRunner::Submit(const StepInput& input) {
+  ForwardBatch batch;
+  batch.tokens = input.tokens;
+  batch.sequences = input.sequences;
+  batch.lora = input.lora;
+  batch.block_copies = input.block_copies;
+  batch.logit_rows = input.logit_rows;
+  const Tensor logits = forward_.Run(batch, *stream_);
+  result_ = StepResult();
+  ReadLogits(input, logits);
+  Sample(input, logits);  // Last: it may overwrite them.
+  result_.status = stream_->Sync();
+  return StepTicket{++last_ticket_};
+}
+
+StepResult LocalRunner::Wait(StepTicket ticket) {
+  CHECK_EQ(ticket.number, last_ticket_);
+  return std::move(result_);
+}
+
+void LocalRunner::ReadLogits(const StepInput& input, Tensor logits) {
+  size_t count = 0;
+  for (const StepInput::LogprobRows& rows : input.logprobs) {
+    count += rows.targets.size();
+  }
+  result_.logprobs.resize(count);
+  std::span<SampledRow> out(result_.logprobs);
+  for (const StepInput::LogprobRows& rows : input.logprobs) {
+    const size_t n = rows.targets.size();
+    ops_.Logprobs(logits.Rows(rows.first, static_cast<int64_t>(n)),
+                  rows.targets, rows.num_logprobs, out.first(n), *stream_);
+    out = out.subspan(n);
+  }
+  if (input.copies.empty()) return;
+  const int64_t vocab = logits.cols;
+  result_.copies.resize(input.copies.size() * static_cast<size_t>(vocab));
+  ops_.GatherRows(logits, input.copies,
+                  Tensor::F32(result_.copies.data(),
+                              static_cast<int64_t>(input.copies.size()), vocab),
+                  *stream_);
+}
+
+void LocalRunner::Sample(const StepInput& input, Tensor logits) {
+  const int64_t rows = static_cast<int64_t>(input.sampling.size());
+  if (rows == 0) return;
+  result_.sampled.resize(input.sampling.size());
+  // Usually every row of logits is sampled, once.
+  const bool is_all = std::ranges::equal(
+      input.sampled, input.logit_rows,
+      [i = 0](int32_t index, int32_t) mutable { return index == i++; });
+  Tensor sampled = logits;
+  if (!is_all) {
+    const int64_t needed =
+        rows * logits.cols * static_cast<int64_t>(sizeof(float));
+    if (needed > gathered_.size_bytes()) gathered_ = Buffer(needed);
+    sampled = Tensor::F32(gathered_.as<float>(), rows, logits.cols);
+    ops_.GatherRows(logits, input.sampled, sampled, *stream_);
+  }
+  ops_.Sample(sampled, input.sampling, result_.sampled, *stream_);
+}
+
+}  // namespace lorikeet
