@@ -214,8 +214,9 @@ class Demo {
   // no new version.
   absl::StatusOr<v1::Adapter> Update(const DemoAdapter& adapter) {
     v1::UploadAdapterRequest first;
-    first.mutable_update()->mutable_adapter()->set_name(
-        ResourceName(adapter.name, "adapters"));
+    v1::Adapter& changed = *first.mutable_update()->mutable_adapter();
+    changed.set_name(ResourceName(adapter.name, "adapters"));
+    changed.set_display_name(adapter.description);
     return Send(first, JoinPath(flags_.demo_dir, adapter.dir));
   }
 
