@@ -5,6 +5,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/engine/retry_after.h"
 
 namespace lorikeet {
 namespace {
@@ -13,6 +14,21 @@ constexpr absl::string_view kFieldUrl = "lorikeet/field";
 constexpr absl::string_view kResourceTypeUrl = "lorikeet/resource_type";
 constexpr absl::string_view kResourceNameUrl = "lorikeet/resource_name";
 constexpr absl::string_view kMetadataUrl = "lorikeet/metadata/";
+
+struct ReasonDelay {
+  absl::string_view reason;
+  absl::Duration delay;
+};
+
+// A full queue moves on within a step or two; after a drain another server is
+// up; a device is free when requests have ended.
+constexpr ReasonDelay kReasonDelays[] = {
+    {"QUEUE_FULL", absl::Seconds(1)},
+    {"ADMIN_QUEUE_FULL", absl::Seconds(1)},
+    {"SERVER_DRAINING", absl::Seconds(5)},
+    {"ADAPTER_LOADING", absl::Seconds(1)},
+    {"DEVICE_FULL", absl::Seconds(1)},
+};
 
 absl::Status With(absl::Status status, absl::string_view url,
                   absl::string_view value) {
@@ -77,6 +93,15 @@ std::vector<std::pair<std::string, std::string>> MetadataOf(
   });
   std::sort(metadata.begin(), metadata.end());
   return metadata;
+}
+
+std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
+  if (const auto hint = RetryAfterOf(status); hint.has_value()) return hint;
+  const std::string reason = ReasonOf(status);
+  for (const ReasonDelay& entry : kReasonDelays) {
+    if (entry.reason == reason) return entry.delay;
+  }
+  return std::nullopt;
 }
 
 }  // namespace lorikeet

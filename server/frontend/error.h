@@ -8,12 +8,14 @@
 #ifndef LORIKEET_SERVER_FRONTEND_ERROR_H_
 #define LORIKEET_SERVER_FRONTEND_ERROR_H_
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/reason.h"
 
 namespace lorikeet {
@@ -44,6 +46,10 @@ std::string FieldOf(const absl::Status& status);
 ErrorResource ResourceOf(const absl::Status& status);
 std::vector<std::pair<std::string, std::string>> MetadataOf(
     const absl::Status& status);
+
+// When the same call may succeed, if it may: what the engine said, else what
+// the reason means.
+std::optional<absl::Duration> RetryDelayOf(const absl::Status& status);
 
 }  // namespace lorikeet
 

@@ -1,0 +1,343 @@
+#include "server/grpc/adapter_rpc.h"
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "google/protobuf/empty.pb.h"
+#include "lorikeet/v1/adapters.grpc.pb.h"
+#include "server/frontend/error.h"
+#include "server/grpc/adapter_watch.h"
+#include "server/grpc/call.h"
+#include "server/grpc/convert.h"
+#include "server/grpc/page.h"
+#include "server/grpc/upload_reactor.h"
+
+namespace lorikeet {
+namespace {
+
+using google::protobuf::Empty;
+using Stub = v1::AdapterService;
+
+// The methods, outermost first; gRPC's generated templates nest.
+using RawAliases = Stub::WithRawCallbackMethod_SetAlias<
+    Stub::WithRawCallbackMethod_GetAlias<
+        Stub::WithRawCallbackMethod_ListAliases<
+            Stub::WithRawCallbackMethod_DeleteAlias<Stub::Service>>>>;
+using RawStreams = Stub::WithRawCallbackMethod_WatchAdapters<
+    Stub::WithRawCallbackMethod_UploadAdapter<RawAliases>>;
+using RawResidency = Stub::WithRawCallbackMethod_LoadAdapter<
+    Stub::WithRawCallbackMethod_UnloadAdapter<RawStreams>>;
+using RawReads = Stub::WithRawCallbackMethod_GetAdapter<
+    Stub::WithRawCallbackMethod_ListAdapters<
+        Stub::WithRawCallbackMethod_ListAdapterVersions<RawResidency>>>;
+using RawService = Stub::WithRawCallbackMethod_CreateAdapter<
+    Stub::WithRawCallbackMethod_UpdateAdapter<
+        Stub::WithRawCallbackMethod_DeleteAdapter<RawReads>>>;
+
+using Context = grpc::CallbackServerContext;
+using Bytes = grpc::ByteBuffer;
+using Unary = grpc::ServerUnaryReactor;
+
+// Longest drain that a call may ask for.
+constexpr absl::Duration kMaxDrain = absl::Hours(24);
+
+template <typename Request>
+absl::StatusOr<std::optional<absl::Duration>> DrainTimeout(
+    const Request& request) {
+  if (!request.has_drain_timeout()) return std::optional<absl::Duration>();
+  ASSIGN_OR_RETURN(const absl::Duration timeout,
+                   ToDuration("drain_timeout", request.drain_timeout(),
+                              absl::ZeroDuration(), kMaxDrain));
+  return std::optional<absl::Duration>(timeout);
+}
+
+bool NameBefore(const std::string& a, const std::string& b) { return a < b; }
+
+class AdapterRpc final : public RawService {
+ public:
+  AdapterRpc(AdapterService& service, const ModelInfo& model,
+             const AdapterQueues& queues)
+      : service_(service),
+        model_(model),
+        queues_(queues),
+        watch_(service, model, queues.small) {}
+
+  Unary* CreateAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::CreateAdapterRequest, v1::Adapter>(
+        context, in, out, queues_.slow,
+        [this](const v1::CreateAdapterRequest& request,
+               const CallLimits&) -> absl::StatusOr<v1::Adapter> {
+          ASSIGN_OR_RETURN(const CreateAdapterInput input,
+                           ToCreateInput(request));
+          return ToMessage(service_.Create(input));
+        });
+  }
+
+  Unary* UpdateAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::UpdateAdapterRequest, v1::Adapter>(
+        context, in, out, queues_.slow,
+        [this](const v1::UpdateAdapterRequest& request,
+               const CallLimits&) -> absl::StatusOr<v1::Adapter> {
+          ASSIGN_OR_RETURN(const UpdateAdapterInput input,
+                           ToUpdateInput(request));
+          return ToMessage(service_.Update(input));
+        });
+  }
+
+  Unary* DeleteAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::DeleteAdapterRequest, Empty>(
+        context, in, out, queues_.slow,
+        [this](const v1::DeleteAdapterRequest& request,
+               const CallLimits& limits) { return Delete(request, limits); });
+  }
+
+  Unary* GetAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::GetAdapterRequest, v1::Adapter>(
+        context, in, out, queues_.small,
+        [this](const v1::GetAdapterRequest& request,
+               const CallLimits&) -> absl::StatusOr<v1::Adapter> {
+          ASSIGN_OR_RETURN(const ResourceName name,
+                           ParseName("name", "adapters", request.name()));
+          return ToMessage(service_.Get(name.tenant, name.id));
+        });
+  }
+
+  Unary* ListAdapters(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::ListAdaptersRequest, v1::ListAdaptersResponse>(
+        context, in, out, queues_.small,
+        [this](const v1::ListAdaptersRequest& request, const CallLimits&) {
+          return List(request);
+        });
+  }
+
+  Unary* ListAdapterVersions(Context* context, const Bytes* in,
+                             Bytes* out) override {
+    return RunUnary<v1::ListAdapterVersionsRequest,
+                    v1::ListAdapterVersionsResponse>(
+        context, in, out, queues_.small,
+        [this](const v1::ListAdapterVersionsRequest& request,
+               const CallLimits&) { return ListVersions(request); });
+  }
+
+  Unary* LoadAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::LoadAdapterRequest, v1::Adapter>(
+        context, in, out, queues_.slow,
+        [this](const v1::LoadAdapterRequest& request,
+               const CallLimits& limits) { return Load(request, limits); });
+  }
+
+  Unary* UnloadAdapter(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::UnloadAdapterRequest, v1::Adapter>(
+        context, in, out, queues_.slow,
+        [this](const v1::UnloadAdapterRequest& request,
+               const CallLimits& limits) { return Unload(request, limits); });
+  }
+
+  grpc::ServerWriteReactor<Bytes>* WatchAdapters(Context* context,
+                                                 const Bytes* in) override {
+    return watch_.Start(context, in);
+  }
+
+  grpc::ServerReadReactor<Bytes>* UploadAdapter(Context* context,
+                                                Bytes* out) override {
+    return StartUpload(context, out, service_, model_, queues_.upload);
+  }
+
+  Unary* SetAlias(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::SetAliasRequest, v1::Alias>(
+        context, in, out, queues_.small,
+        [this](const v1::SetAliasRequest& request, const CallLimits&) {
+          return SetOneAlias(request.alias());
+        });
+  }
+
+  Unary* GetAlias(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::GetAliasRequest, v1::Alias>(
+        context, in, out, queues_.small,
+        [this](const v1::GetAliasRequest& request,
+               const CallLimits&) -> absl::StatusOr<v1::Alias> {
+          ASSIGN_OR_RETURN(const ResourceName name,
+                           ParseName("name", "aliases", request.name()));
+          ASSIGN_OR_RETURN(const AliasInfo info,
+                           service_.GetAlias(name.tenant, name.id));
+          v1::Alias alias;
+          ToProto(info, &alias);
+          return alias;
+        });
+  }
+
+  Unary* ListAliases(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::ListAliasesRequest, v1::ListAliasesResponse>(
+        context, in, out, queues_.small,
+        [this](const v1::ListAliasesRequest& request, const CallLimits&) {
+          return ListAll(request);
+        });
+  }
+
+  Unary* DeleteAlias(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::DeleteAliasRequest, Empty>(
+        context, in, out, queues_.small,
+        [this](const v1::DeleteAliasRequest& request,
+               const CallLimits&) -> absl::StatusOr<Empty> {
+          ASSIGN_OR_RETURN(const ResourceName name,
+                           ParseName("name", "aliases", request.name()));
+          ASSIGN_OR_RETURN(const std::optional<uint64_t> etag,
+                           ParseEtag(request.etag()));
+          RETURN_IF_ERROR(service_.DeleteAlias(name.tenant, name.id, etag));
+          return Empty();
+        });
+  }
+
+ private:
+  absl::StatusOr<v1::Adapter> ToMessage(
+      const absl::StatusOr<AdapterInfo>& info) {
+    if (!info.ok()) return info.status();
+    v1::Adapter adapter;
+    ToProto(*info, model_, service_.LoadError(*info), &adapter);
+    return adapter;
+  }
+
+  absl::StatusOr<Empty> Delete(const v1::DeleteAdapterRequest& request,
+                               const CallLimits& limits) {
+    ASSIGN_OR_RETURN(const ResourceName name,
+                     ParseName("name", "adapters", request.name()));
+    ASSIGN_OR_RETURN(const std::optional<uint64_t> etag,
+                     ParseEtag(request.etag()));
+    ASSIGN_OR_RETURN(const std::optional<absl::Duration> timeout,
+                     DrainTimeout(request));
+    const absl::Status status =
+        service_.Delete(name.tenant, name.id, etag,
+                        ToPolicy(request.in_flight()), timeout, limits);
+    if (absl::IsNotFound(status) && request.allow_missing()) return Empty();
+    RETURN_IF_ERROR(status);
+    return Empty();
+  }
+
+  absl::StatusOr<v1::Adapter> Load(const v1::LoadAdapterRequest& request,
+                                   const CallLimits& limits) {
+    ASSIGN_OR_RETURN(const ResourceName name,
+                     ParseName("name", "adapters", request.name()));
+    ASSIGN_OR_RETURN(const Tier tier,
+                     ToTier("tier", request.tier(), Tier::kDevice));
+    std::optional<bool> pinned;
+    if (request.has_pinned()) pinned = request.pinned();
+    return ToMessage(
+        service_.Load(name.tenant, name.id, tier, pinned, limits));
+  }
+
+  absl::StatusOr<v1::Adapter> Unload(const v1::UnloadAdapterRequest& request,
+                                     const CallLimits& limits) {
+    ASSIGN_OR_RETURN(const ResourceName name,
+                     ParseName("name", "adapters", request.name()));
+    ASSIGN_OR_RETURN(const Tier tier,
+                     ToTier("tier", request.tier(), Tier::kDisk));
+    ASSIGN_OR_RETURN(const std::optional<absl::Duration> timeout,
+                     DrainTimeout(request));
+    return ToMessage(service_.Unload(name.tenant, name.id, tier,
+                                     ToPolicy(request.in_flight()), timeout,
+                                     limits));
+  }
+
+  absl::StatusOr<v1::ListAdaptersResponse> List(
+      const v1::ListAdaptersRequest& request) {
+    ASSIGN_OR_RETURN(const std::string tenant,
+                     ParseTenant("parent", request.parent()));
+    ASSIGN_OR_RETURN(std::vector<AdapterInfo> all, service_.List(tenant));
+    v1::ListAdaptersResponse response;
+    response.set_total_size(static_cast<int32_t>(all.size()));
+    ASSIGN_OR_RETURN(
+        const Page<AdapterInfo> page,
+        CutPage<AdapterInfo>(
+            std::move(all), request.page_size(), request.page_token(),
+            [](const AdapterInfo& info) { return info.name; }, NameBefore));
+    for (const AdapterInfo& info : page.entries) {
+      ToProto(info, model_, service_.LoadError(info), response.add_adapters());
+    }
+    response.set_next_page_token(page.next_page_token);
+    return response;
+  }
+
+  absl::StatusOr<v1::ListAdapterVersionsResponse> ListVersions(
+      const v1::ListAdapterVersionsRequest& request) {
+    ASSIGN_OR_RETURN(const ResourceName name,
+                     ParseName("parent", "adapters", request.parent()));
+    ASSIGN_OR_RETURN(std::vector<AdapterVersionInfo> all,
+                     service_.ListVersions(name.tenant, name.id));
+    uint32_t token = 0;
+    if (!request.page_token().empty() &&
+        !absl::SimpleAtoi(request.page_token(), &token)) {
+      return FieldError("page_token", "is none that the server gave");
+    }
+    ASSIGN_OR_RETURN(
+        const Page<AdapterVersionInfo> page,
+        CutPage<AdapterVersionInfo>(
+            std::move(all), request.page_size(), request.page_token(),
+            [](const AdapterVersionInfo& info) {
+              return absl::StrCat(info.key.version);
+            },
+            [token](const std::string&, const std::string& b) {
+              uint32_t number = 0;  // newest first
+              return absl::SimpleAtoi(b, &number) && number < token;
+            }));
+    v1::ListAdapterVersionsResponse response;
+    for (const AdapterVersionInfo& info : page.entries) {
+      ToProto(info, response.add_versions());
+    }
+    response.set_next_page_token(page.next_page_token);
+    return response;
+  }
+
+  absl::StatusOr<v1::Alias> SetOneAlias(const v1::Alias& in) {
+    ASSIGN_OR_RETURN(const ResourceName name,
+                     ParseName("alias.name", "aliases", in.name()));
+    if (in.targets_size() != 1) {
+      return FieldError("alias.targets",
+                        absl::StrCat("has ", in.targets_size(),
+                                     " entries, exactly 1 is supported"));
+    }
+    ASSIGN_OR_RETURN(const std::optional<uint64_t> etag, ParseEtag(in.etag()));
+    ASSIGN_OR_RETURN(const AliasInfo info,
+                     service_.SetAlias(name.tenant, name.id,
+                                       in.targets(0).version(), etag));
+    v1::Alias alias;
+    ToProto(info, &alias);
+    return alias;
+  }
+
+  absl::StatusOr<v1::ListAliasesResponse> ListAll(
+      const v1::ListAliasesRequest& request) {
+    ASSIGN_OR_RETURN(const std::string tenant,
+                     ParseTenant("parent", request.parent()));
+    ASSIGN_OR_RETURN(std::vector<AliasInfo> all, service_.ListAliases(tenant));
+    ASSIGN_OR_RETURN(
+        const Page<AliasInfo> page,
+        CutPage<AliasInfo>(
+            std::move(all), request.page_size(), request.page_token(),
+            [](const AliasInfo& info) { return info.name; }, NameBefore));
+    v1::ListAliasesResponse response;
+    for (const AliasInfo& info : page.entries) {
+      ToProto(info, response.add_aliases());
+    }
+    response.set_next_page_token(page.next_page_token);
+    return response;
+  }
+
+  AdapterService& service_;
+  const ModelInfo& model_;
+  const AdapterQueues queues_;
+  AdapterWatch watch_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> NewAdapterRpc(AdapterService& service,
+                                             const ModelInfo& model,
+                                             const AdapterQueues& queues) {
+  return std::make_unique<AdapterRpc>(service, model, queues);
+}
+
+}  // namespace lorikeet
