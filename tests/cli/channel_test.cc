@@ -1,9 +1,9 @@
 #include "cli/channel.h"
 
-#include <CLI/CLI.hpp>
 #include <cstdlib>
 
 #include "base/reason.h"
+#include "cli/choice.h"  // CLI::App
 #include "gtest/gtest.h"
 
 namespace lorikeet {

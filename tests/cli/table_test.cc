@@ -1,7 +1,6 @@
 #include "cli/table.h"
 
-#include <CLI/CLI.hpp>
-
+#include "cli/choice.h"  // CLI::App
 #include "gtest/gtest.h"
 
 namespace lorikeet {
