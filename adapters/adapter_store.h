@@ -19,6 +19,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -37,8 +38,13 @@ namespace lorikeet {
 enum class Tier { kDisk, kHost, kDevice };
 const char* Name(Tier tier);  // "disk", "host", "device"
 
-enum class AdapterState { kLoading, kActive, kDraining, kFailed,
-                          kIncompatible /* registered for another base */ };
+enum class AdapterState {
+  kLoading,
+  kActive,
+  kDraining,
+  kFailed,
+  kIncompatible /* registered for another base */
+};
 const char* Name(AdapterState state);
 
 struct AdapterStoreOptions {
@@ -48,7 +54,7 @@ struct AdapterStoreOptions {
   int64_t device_bytes = 0;        // budget; > 0
   int max_device_adapters = 0;     // --max-loras: slots; > 0
   PeftLimits limits;
-  std::optional<DType> dtype;      // --adapter-dtype
+  std::optional<DType> dtype;  // --adapter-dtype
   int loader_threads = 1;
 };
 
@@ -62,7 +68,11 @@ struct AdapterVersionInfo {
   bool use_rslora = false;
   std::vector<std::string> target_modules;  // "q_proj", ...
   std::vector<std::string> warnings;
-  struct Module { std::string name; int64_t rank; double scaling; };
+  struct Module {
+    std::string name;
+    int64_t rank;
+    double scaling;
+  };
   std::vector<Module> modules;
   int64_t size_bytes = 0;  // of the two files
 };
@@ -70,16 +80,16 @@ struct AdapterVersionInfo {
 // What the outside sees of one adapter.
 struct AdapterInfo {
   std::string tenant, name;
-  std::string uid;            // new at each create
+  std::string uid;  // new at each create
   std::string display_name;
   AdapterState state = AdapterState::kActive;
-  Tier tier = Tier::kDisk;    // of the newest version
+  Tier tier = Tier::kDisk;  // of the newest version
   bool pinned = false;
   int64_t active_requests = 0;  // over all versions
-  std::string source_path;    // as given at the last registration; "" = upload
+  std::string source_path;  // as given at the last registration; "" = upload
   AdapterVersionInfo newest;
   std::vector<std::pair<std::string, std::string>> labels;
-  uint64_t etag = 0;          // changes with every mutation
+  uint64_t etag = 0;  // changes with every mutation
   absl::Time create_time, update_time;
   std::optional<absl::Time> last_used;
 };
@@ -125,6 +135,14 @@ class AdapterStore {
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Open(
       FileSystem& fs, const Clock& clock, const Model& model, Ops& ops,
       const AdapterStoreOptions& options);
+  // The same for a base of which only these are known (tests, tools).
+  struct Base {
+    ModelConfig config;
+    Digest fingerprint;
+  };
+  static absl::StatusOr<std::unique_ptr<AdapterStore>> Open(
+      FileSystem& fs, const Clock& clock, const Base& base, Ops& ops,
+      const AdapterStoreOptions& options);
   virtual ~AdapterStore() = default;
 
   // ---- registration and names (block) --------------------------------------
@@ -134,8 +152,8 @@ class AdapterStore {
     std::string name;
     std::string display_name;
     std::vector<std::pair<std::string, std::string>> labels;
-    std::string path;          // directory under an allowed root
-    std::string upload_dir;    // or a finished upload (trusted path)
+    std::string path;             // directory under an allowed root
+    std::string upload_dir;       // or a finished upload (trusted path)
     std::string expected_sha256;  // "" = not checked
     bool trusted_path = false;    // command line of the operator: any path
     bool validate_only = false;
@@ -197,13 +215,17 @@ class AdapterStore {
   virtual absl::StatusOr<VersionRef> Resolve(const AdapterRef& ref) = 0;
 
   // Asks for `key` to be brought to the device in the background; many calls
-  // cause one load. REQUIRES: the caller holds a VersionRef.
+  // cause one load. Without room it waits until a lease is dropped. What was
+  // brought in may be evicted again before it is leased, so whoever waits asks
+  // again each time that TryLease gives nothing. A load that failed for good is
+  // not repeated within a second. REQUIRES: the caller holds a VersionRef.
   virtual void Prefetch(const AdapterKey& key) = 0;
   // Returns a lease if the version is on the device now, else an empty one.
   virtual DeviceLease TryLease(const AdapterKey& key) = 0;
   // Not OK if the last attempt to load `key` failed for good.
   virtual absl::Status LoadError(const AdapterKey& key) = 0;
-  // `callback` runs (on a loader thread, quickly) when some load ended.
+  // `callback` runs (on a loader thread, quickly) when some load ended; it must
+  // not call SetLoadedCallback. After this returns the old one does not run.
   virtual void SetLoadedCallback(std::function<void()> callback) = 0;
 
   // ---- residency (block) ---------------------------------------------------
@@ -234,7 +256,9 @@ class AdapterStore {
   virtual Residency GetResidency() = 0;
 
   // Returns events with sequence > `after`, waiting up to `timeout` for the
-  // first. Errors: OUT_OF_RANGE if `after` is older than what is kept.
+  // first; `after` 0 = from the first of this process. Numbers of different
+  // processes differ. Errors: OUT_OF_RANGE if `after` is older than what is
+  // kept.
   virtual absl::StatusOr<std::vector<AdapterEvent>> WaitForEvents(
       uint64_t after, absl::Duration timeout) = 0;
   virtual uint64_t last_event() = 0;

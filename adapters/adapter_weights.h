@@ -21,11 +21,11 @@ namespace lorikeet {
 // One adapted linear.
 struct LoraModule {
   LinearId id;
-  std::string name;   // "model.layers.0.self_attn.q_proj"
+  std::string name;  // "model.layers.0.self_attn.q_proj"
   int64_t rank = 0;
-  double scaling = 0; // alpha / r or alpha / sqrt(r), after patterns
-  ConstTensor a;      // [rank, in_dim], into AdapterWeights::storage
-  ConstTensor b;      // [out_dim, rank]
+  double scaling = 0;  // alpha / r or alpha / sqrt(r), after patterns
+  ConstTensor a;       // [rank, in_dim], into AdapterWeights::storage
+  ConstTensor b;       // [out_dim, rank]
 };
 
 struct AdapterWeights {
@@ -33,14 +33,14 @@ struct AdapterWeights {
   std::vector<LoraModule> modules;    // ascending LinearId
   std::vector<std::string> warnings;  // ignored keys and the like
   int64_t max_rank = 0;
-  double alpha = 0;                   // lora_alpha of the config
+  double alpha = 0;  // lora_alpha of the config
   bool use_rslora = false;
   int64_t num_parameters = 0;
-  int64_t size_bytes = 0;             // of `storage`
+  int64_t size_bytes = 0;  // of `storage`
   std::vector<Buffer> storage;
 
-  // Packs every module for `ops` (from any thread).
-  std::shared_ptr<const LoraSlot> Pack(Ops& ops) const;
+  // Packs every module for `ops` (from any thread) as `generation` of a slot.
+  std::shared_ptr<const LoraSlot> Pack(Ops& ops, uint32_t generation = 0) const;
 };
 
 }  // namespace lorikeet

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "adapters/adapter_weights.h"
+#include "base/digest.h"
 #include "base/file_system.h"
 #include "model/config.h"
 
@@ -24,7 +25,7 @@ inline constexpr absl::string_view kAdapterModelFile =
     "adapter_model.safetensors";
 
 struct PeftLimits {
-  int64_t max_rank = 256;                        // --max-lora-rank
+  int64_t max_rank = 256;  // --max-lora-rank
   uint64_t max_config_bytes = 4 << 20;
   uint64_t max_model_bytes = uint64_t{8} << 30;
 };
@@ -34,13 +35,18 @@ struct PeftLimits {
 //
 // Errors: NOT_FOUND naming the file; INVALID_ARGUMENT naming key or tensor,
 // value and limit; UNIMPLEMENTED naming the key of a feature we do not have;
-// DATA_LOSS for a damaged file.
+// DATA_LOSS for a damaged file. Every error has a reason (base/reason.h):
+// ADAPTER_UNSUPPORTED or ADAPTER_INVALID.
 absl::StatusOr<std::shared_ptr<const AdapterWeights>> ReadPeftAdapter(
     FileSystem& fs, const std::string& dir, const ModelConfig& config,
     const PeftLimits& limits, std::optional<DType> dtype);
 
-// SHA-256 over the sorted list of (file name, size, SHA-256 of content) of the
-// two files. Equal content, equal digest.
+// SHA-256 over one line "<name> <size> <SHA-256 of the content, hex>\n" per
+// file, sorted by name. Equal content, equal digest.
+Digest DigestOfAdapterFiles(absl::string_view config_text,
+                            absl::string_view model_bytes);
+
+// The same for the two files in `dir`. Errors: as ReadPeftAdapter.
 absl::StatusOr<Digest> DigestOfAdapter(FileSystem& fs, const std::string& dir,
                                        const PeftLimits& limits);
 
