@@ -18,11 +18,14 @@
 #define LORIKEET_CONCAT_INNER(a, b) a##b
 #define LORIKEET_CONCAT(a, b) LORIKEET_CONCAT_INNER(a, b)
 
-#define RETURN_IF_ERROR(expr)                                  \
-  do {                                                         \
-    if (absl::Status _status = (expr); !_status.ok()) {        \
-      return _status;                                          \
-    }                                                          \
+#define RETURN_IF_ERROR(expr) \
+  RETURN_IF_ERROR_IMPL(LORIKEET_CONCAT(_status_, __LINE__), expr)
+
+#define RETURN_IF_ERROR_IMPL(tmp, expr)       \
+  do {                                        \
+    if (absl::Status tmp = (expr); !tmp.ok()) { \
+      return tmp;                             \
+    }                                         \
   } while (false)
 
 #define ASSIGN_OR_RETURN(lhs, expr) \

@@ -1,0 +1,104 @@
+// silu(gate) * up, y += x, narrowing to bf16: each output from its own inputs
+// alone. Elements that do not fill a vector go through a padded copy, so that
+// an element's bits do not depend on where it lies.
+
+#include <cstring>
+
+#include "base/check.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/elementwise.cc"
+#include "hwy/foreach_target.h"
+// Highway's order.
+#include "hwy/contrib/math/math-inl.h"
+#include "hwy/highway.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/operators.h"
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorikeet::cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+// silu(z) = z / (1 + exp(-z)); exp is kept from overflowing, where the
+// quotient is zero anyway.
+HWY_INLINE FloatVec SiluMulVec(FloatVec gate, FloatVec up) {
+  const FloatTag d;
+  const FloatVec minus =
+      hn::Min(hn::Neg(gate), hn::Set(d, 88.0f));
+  const FloatVec denominator = hn::Add(hn::Set(d, 1.0f), hn::Exp(d, minus));
+  return hn::Mul(hn::Div(gate, denominator), up);
+}
+
+void SiluMulRow(const float* gate, const float* up, int64_t n, float* y) {
+  const FloatTag d;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(SiluMulVec(hn::LoadU(d, gate + i), hn::LoadU(d, up + i)), d,
+               y + i);
+  }
+  if (i == n) return;
+  HWY_ALIGN float tail[2][kLanes] = {};
+  const size_t bytes = static_cast<size_t>(n - i) * sizeof(float);
+  std::memcpy(tail[0], gate + i, bytes);
+  std::memcpy(tail[1], up + i, bytes);
+  hn::Store(SiluMulVec(hn::Load(d, tail[0]), hn::Load(d, tail[1])), d, tail[0]);
+  std::memcpy(y + i, tail[0], bytes);
+}
+
+void AddRow(const float* x, int64_t n, float* y) {
+  const FloatTag d;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    hn::StoreU(hn::Add(hn::LoadU(d, y + i), hn::LoadU(d, x + i)), d, y + i);
+  }
+  for (; i < n; ++i) y[i] += x[i];
+}
+
+void ToBf16Row(const float* x, int64_t n, uint16_t* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = BF16FromFloat(x[i]);
+}
+
+}  // namespace
+
+void FillElementwiseOfTarget(KernelTable* table) {
+  table->silu_mul = SiluMulRow;
+  table->add = AddRow;
+  table->to_bf16 = ToBf16Row;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lorikeet::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lorikeet::cpu {
+
+HWY_EXPORT(FillElementwiseOfTarget);
+
+void FillElementwise(KernelTable& table) {
+  HWY_DYNAMIC_DISPATCH(FillElementwiseOfTarget)(&table);
+}
+
+void CpuOps::SiluMul(ConstTensor gate, ConstTensor up, Tensor y, Stream&) {
+  CHECK_EQ(gate.cols, up.cols);
+  CHECK_EQ(gate.cols, y.cols);
+  ForRows(gate.rows, gate.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      kernels_.silu_mul(gate.f32(i), up.f32(i), gate.cols, y.f32(i));
+    }
+  });
+}
+
+void CpuOps::ResidualAdd(ConstTensor x, Tensor y, Stream&) {
+  CHECK_EQ(x.cols, y.cols);
+  ForRows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      kernels_.add(x.f32(i), x.cols, y.f32(i));
+    }
+  });
+}
+
+}  // namespace lorikeet::cpu
+#endif  // HWY_ONCE

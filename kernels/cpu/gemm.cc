@@ -1,0 +1,171 @@
+// y = x W^T over panels of 32 outputs.
+//
+// A register tile holds kRows rows of x against some vectors of outputs and
+// walks k once: each output is one chain of fused multiply-adds over ascending
+// k from zero, in a register of its own. Which tile computes a row has no
+// influence on its bits; tiles are chosen for speed alone:
+//   few rows   several panels at once, so that enough chains are in flight to
+//              hide the latency of an FMA while weights stream from memory
+//   more rows  one panel (or half of one, where registers are few) against up
+//              to kMaxRows rows, so that a loaded weight is used often
+
+#include <algorithm>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/operators.h"
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorikeet::cpu {
+namespace HWY_NAMESPACE {
+namespace {
+
+// 32 vector registers: 12 rows of 2 vectors leave room for weights; with 16
+// registers 6 rows of 2 vectors.
+constexpr int kMaxRows = kLanes == 16 ? 12 : 6;
+// How far ahead of the loads weights are prefetched.
+constexpr int64_t kPrefetchBytes = 2048;
+
+// kPanels neighbouring panels; of each, kUnits pairs of vectors beginning with
+// pair `unit`.
+template <DType kType, int kRows, int kPanels, int kPairs>
+HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
+                     int unit) {
+  constexpr int kVectors = kPanels * kPairs * 2;
+  constexpr int64_t kStep = kGroup * SizeBytes(kType);
+  const FloatTag d;
+  const int64_t k_end = args.k;
+  const int64_t panel_bytes = k_end * kStep;
+  const int64_t x_stride = args.x_stride;
+  const float* HWY_RESTRICT x = args.x + row * x_stride;
+  const char* HWY_RESTRICT w = args.panels + panel * panel_bytes;
+
+  FloatVec sum[kRows][kVectors];
+  HWY_UNROLL(12)
+  for (int r = 0; r < kRows; ++r) {
+    HWY_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(d);
+  }
+  for (int64_t k = 0; k < k_end; ++k) {
+    FloatVec weight[kVectors];
+    HWY_UNROLL(4)
+    for (int p = 0; p < kPanels; ++p) {
+      const char* group = w + p * panel_bytes + k * kStep;
+      if constexpr (kRows <= 4) hwy::Prefetch(group + kPrefetchBytes);
+      HWY_UNROLL(4)
+      for (int u = 0; u < kPairs; ++u) {
+        LoadPair<kType>(group, unit + u, weight[(p * kPairs + u) * 2],
+                        weight[(p * kPairs + u) * 2 + 1]);
+      }
+    }
+    HWY_UNROLL(12)
+    for (int r = 0; r < kRows; ++r) {
+      const FloatVec in = hn::Set(d, x[r * x_stride + k]);
+      HWY_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = hn::MulAdd(in, weight[v], sum[r][v]);
+      }
+    }
+  }
+  const FloatVec scale = hn::Set(d, args.scale);
+  HWY_UNROLL(12)
+  for (int r = 0; r < kRows; ++r) {
+    float* y = args.y + (row + r) * args.y_stride + panel * kGroup;
+    HWY_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) {
+      const int pair = v / 2;
+      float* to = y + (pair / kPairs) * kGroup +
+                  (unit + pair % kPairs) * kLanes + (v % 2) * 16;
+      FloatVec out = sum[r][v];
+      if (args.accumulate) out = hn::MulAdd(scale, out, hn::LoadU(d, to));
+      hn::StoreU(out, d, to);
+    }
+  }
+}
+
+// All panels of kRows rows.
+template <DType kType, int kRows>
+void RowTile(const PanelGemmArgs& args, int64_t row) {
+  // Panels and pairs at once: at least 8 chains, at most what fits.
+  constexpr int kPairs = kLanes == 16                 ? 1
+                         : kLanes == 8 && kRows <= 3 ? 2
+                                                     : 1;
+  constexpr int kPanels = kLanes == 16 && kRows == 1   ? 4
+                          : kLanes == 16 && kRows <= 3 ? 2
+                          : kLanes == 8 && kRows == 1  ? 2
+                                                       : 1;
+  int64_t panel = 0;
+  for (; panel + kPanels <= args.panel_count; panel += kPanels) {
+    for (int unit = 0; unit < kUnits; unit += kPairs) {
+      Tile<kType, kRows, kPanels, kPairs>(args, row, panel, unit);
+    }
+  }
+  for (; panel < args.panel_count; ++panel) {
+    for (int unit = 0; unit < kUnits; unit += kPairs) {
+      Tile<kType, kRows, 1, kPairs>(args, row, panel, unit);
+    }
+  }
+}
+
+template <DType kType, int kRows>
+HWY_INLINE void DispatchRows(const PanelGemmArgs& args, int64_t row,
+                             int64_t count) {
+  if constexpr (kRows > 0) {
+    if (count == kRows) return RowTile<kType, kRows>(args, row);
+    DispatchRows<kType, kRows - 1>(args, row, count);
+  }
+}
+
+// Tiles of nearly equal height: 13 rows are 7 + 6, not 12 + 1.
+template <DType kType>
+void PanelGemmOf(const PanelGemmArgs& args) {
+  int64_t tiles = (args.rows + kMaxRows - 1) / kMaxRows;
+  int64_t row = 0;
+  for (; tiles > 0; --tiles) {
+    const int64_t count = (args.rows - row + tiles - 1) / tiles;
+    DispatchRows<kType, kMaxRows>(args, row, count);
+    row += count;
+  }
+}
+
+void PanelGemm(const PanelGemmArgs& args) {
+  switch (args.dtype) {
+    case DType::kF32:
+      return PanelGemmOf<DType::kF32>(args);
+    case DType::kBF16:
+      return PanelGemmOf<DType::kBF16>(args);
+    case DType::kF16:
+      return PanelGemmOf<DType::kF16>(args);
+  }
+}
+
+}  // namespace
+
+void FillGemmOfTarget(KernelTable* table) { table->panel_gemm = PanelGemm; }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lorikeet::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lorikeet::cpu {
+
+HWY_EXPORT(FillGemmOfTarget);
+
+void FillGemm(KernelTable& table) {
+  HWY_DYNAMIC_DISPATCH(FillGemmOfTarget)(&table);
+}
+
+void CpuOps::Gemm(ConstTensor x, const PackedWeight& w, const float* bias,
+                  Tensor y, Stream& stream) {
+  const LinearPart part{{}, &w, bias, /*adaptable=*/false};
+  LinearGroup(x, {&part, 1}, {}, {}, y, stream);
+}
+
+}  // namespace lorikeet::cpu
+#endif  // HWY_ONCE

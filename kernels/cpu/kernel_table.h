@@ -1,0 +1,122 @@
+// The inner loops of one SIMD target, as plain functions over pointers. They
+// know neither threads nor tensors; operators cut the work and call them.
+//
+// Plain data.
+
+#ifndef LORIKEET_KERNELS_CPU_KERNEL_TABLE_H_
+#define LORIKEET_KERNELS_CPU_KERNEL_TABLE_H_
+
+#include <cstdint>
+
+#include "kernels/dtype.h"
+
+namespace lorikeet::cpu {
+
+// Rows of x times some neighbouring panels (see packed.h).
+struct PanelGemmArgs {
+  const float* x = nullptr;  // [rows, k]
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  const char* panels = nullptr;
+  DType dtype = DType::kF32;
+  int64_t k = 0;
+  int64_t panel_count = 0;
+  float* y = nullptr;  // [rows, 32 * panel_count], all of it is written
+  int64_t y_stride = 0;
+  // false: y = chain. true: y = scale * chain + y, one rounding.
+  bool accumulate = false;
+  float scale = 1;
+};
+
+// One block of ranks of A against rows of x: v[t, r] = x[t] . A[r].
+struct ShrinkArgs {
+  const float* x = nullptr;  // [rows, k]
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  const char* block = nullptr;
+  DType dtype = DType::kF32;
+  int64_t ranks = 0;  // 1, 2, 4 or 8
+  int64_t k = 0;
+  float* v = nullptr;  // [rows, ranks]
+  int64_t v_stride = 0;
+};
+
+// Attention of `rows` consecutive rows of a sequence, the heads of one kv head,
+// over one split of 256 positions. Vector i = row * group + head in group.
+struct AttendArgs {
+  const float* q = nullptr;  // row 0, first head of the group
+  int64_t q_stride = 0;      // between rows
+  int64_t rows = 0;
+  int64_t group = 0;
+  int64_t head_dim = 0;
+  int64_t first_position = 0;  // of row 0
+  int64_t window = 0;
+  float scale = 1;
+  // Cache: this kv head's plane of block b is base + b * block_stride.
+  const char* k = nullptr;
+  const char* v = nullptr;
+  DType dtype = DType::kF32;
+  int64_t block_stride_bytes = 0;
+  int64_t block_size = 0;
+  const int32_t* block_table = nullptr;
+  int64_t split = 0;
+  // State of the split, written: largest score, sum, unnormalized output.
+  float* max = nullptr;  // [rows * group]
+  float* sum = nullptr;  // [rows * group], 0 = saw no key
+  float* out = nullptr;  // [rows * group, padded head_dim]
+  float* work = nullptr;  // AttendWorkFloats(head_dim)
+};
+
+inline constexpr int64_t kTile = 32;    // keys per online softmax step
+inline constexpr int64_t kSplit = 256;  // positions per partial result
+
+// head_dim as padded in the states and the work space.
+constexpr int64_t PaddedHead(int64_t head_dim) {
+  return (head_dim + 15) / 16 * 16;
+}
+// K transposed, V widened, scores of 8 vectors.
+constexpr int64_t AttendWorkFloats(int64_t head_dim) {
+  return 2 * kTile * PaddedHead(head_dim) + 8 * kTile;
+}
+
+struct KernelTable {
+  void (*panel_gemm)(const PanelGemmArgs& args);
+  void (*shrink)(const ShrinkArgs& args);
+  void (*attend_split)(const AttendArgs& args);
+  // Folds state (max2, sum2, out2) of a later split into (max, sum, out).
+  void (*merge_split)(int64_t head_dim, float& max, float& sum, float* out,
+                      float max2, float sum2, const float* out2);
+  // y = out / sum.
+  void (*finish_attention)(int64_t head_dim, float sum, const float* out,
+                           float* y);
+
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n,
+                   float* y);
+  void (*rope_head)(float* x, int64_t head_dim, const float* cos,
+                    const float* sin);
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
+  void (*add)(const float* x, int64_t n, float* y);  // y += x
+  void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
+
+  // Largest value and its lowest index; NaN counts as -infinity.
+  void (*arg_max)(const float* x, int64_t n, float* best, int64_t* index);
+  // y[i] = exp((x[i] - offset) * scale); y may be x. Returns the sum.
+  double (*exp_sum)(const float* x, float offset, float scale, int64_t n,
+                    float* y);
+  // Indices of x[i] >= threshold, ascending, at most n. Returns their number.
+  int64_t (*find_at_least)(const float* x, int64_t n, float threshold,
+                           int32_t* indices);
+};
+
+// Each fills its part for the target that Highway has chosen.
+void FillGemm(KernelTable& table);
+void FillLora(KernelTable& table);
+void FillAttention(KernelTable& table);
+void FillRmsNorm(KernelTable& table);
+void FillRope(KernelTable& table);
+void FillElementwise(KernelTable& table);
+void FillSample(KernelTable& table);
+
+}  // namespace lorikeet::cpu
+
+#endif  // LORIKEET_KERNELS_CPU_KERNEL_TABLE_H_

@@ -1,0 +1,179 @@
+// The class behind NewCpuOps; each operator is in the file of its name.
+//
+// Thread-compatible.
+
+#ifndef LORIKEET_KERNELS_CPU_OPERATORS_H_
+#define LORIKEET_KERNELS_CPU_OPERATORS_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/thread_pool.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/packed.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/ops.h"
+
+namespace lorikeet::cpu {
+
+// One LoRA term of a segment for one linear.
+struct LoraWork {
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  const Lora* weights = nullptr;
+  float scale = 0;         // scaling * request scale
+  const float* v = nullptr;  // [rows, rank]
+};
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels);
+
+  std::string Name() const override { return "cpu"; }
+  std::string Target() const override { return target_; }
+  std::unique_ptr<Stream> NewStream() override;
+  std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
+  std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+
+  void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
+             Stream& stream) override;
+  void Gemm(ConstTensor x, const PackedWeight& w, const float* bias, Tensor y,
+            Stream& stream) override;
+  void RmsNorm(ConstTensor x, const float* weight, float eps, Tensor y,
+               Stream& stream) override;
+  void Rope(Tensor x, int64_t head_dim, const float* cos, const float* sin,
+            Stream& stream) override;
+  void KvAppend(ConstTensor k, ConstTensor v, const PagedKvView& kv,
+                std::span<const SequenceRows> sequences,
+                Stream& stream) override;
+  void KvCopy(const PagedKvView& kv,
+              std::span<const std::pair<int32_t, int32_t>> blocks,
+              Stream& stream) override;
+  void GatherRows(ConstTensor x, std::span<const int32_t> rows, Tensor y,
+                  Stream& stream) override;
+  void PagedAttention(ConstTensor q, const PagedKvView& kv,
+                      std::span<const SequenceRows> sequences, float scale,
+                      int64_t window, Tensor y, Stream& stream) override;
+  void SiluMul(ConstTensor gate, ConstTensor up, Tensor y,
+               Stream& stream) override;
+  void ResidualAdd(ConstTensor x, Tensor y, Stream& stream) override;
+  void LoraShrink(LinearId id, const LoraBatch& lora, ConstTensor x, float* v,
+                  Stream& stream) override;
+  void LoraExpand(LinearId id, const LoraBatch& lora, const float* v, Tensor y,
+                  Stream& stream) override;
+  void Sample(Tensor logits, std::span<const SamplingRow> params,
+              std::span<SampledRow> out, Stream& stream) override;
+  void Logprobs(ConstTensor logits, std::span<const Token> targets,
+                int32_t num_logprobs, std::span<SampledRow> out,
+                Stream& stream) override;
+  void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
+                   const LoraBatch& lora, const Epilogue& epilogue, Tensor out,
+                   Stream& stream) override;
+
+ private:
+  // A piece of a shrink: one block of ranks against some rows.
+  struct ShrinkTask {
+    const Lora* weights = nullptr;
+    int64_t rank_begin = 0;
+    int64_t ranks = 0;
+    int64_t row_begin = 0;
+    int64_t row_count = 0;
+    float* v = nullptr;  // of row_begin and rank_begin
+  };
+  // Some neighbouring panels of a part; for gate and up, of both.
+  struct PanelTask {
+    size_t part = 0;
+    int64_t panel = 0;
+    int64_t count = 0;
+  };
+  struct AttentionTask {
+    const SequenceRows* sequence = nullptr;
+    int64_t row_begin = 0;
+    int64_t row_count = 0;
+    int64_t kv_head = 0;
+    int64_t first_split = 0;  // that any of the rows sees
+    int64_t split_count = 0;
+    int64_t partial = 0;  // index of the first partial result
+  };
+  struct SplitTask {
+    int64_t task = 0;
+    int64_t split = 0;
+  };
+  struct AttentionShape;
+  // Where the linears of a group leave their results.
+  struct GroupOutput;
+
+  // Calls fn(begin, end) over rows: on the pool if the work is worth it.
+  void ForRows(int64_t rows, int64_t cols,
+               absl::FunctionRef<void(int64_t begin, int64_t end)> fn);
+
+  // Appends the terms that adapt `id`; v begins at `v`. Returns floats of v.
+  int64_t CollectLora(LinearId id, const LoraBatch& lora, float* v,
+                      std::vector<LoraWork>& work);
+  void CollectShrink(const std::vector<LoraWork>& work);
+  void RunShrink(ConstTensor x);
+  // Adds LoRA to columns [32 * panel, + 32 * count) of rows
+  // [row_begin, row_end) held in y.
+  void ExpandPanels(const std::vector<LoraWork>& work, int64_t row_begin,
+                    int64_t row_end, int64_t panel, int64_t count, float* y,
+                    int64_t y_stride);
+  void PrefetchExpand(const std::vector<LoraWork>& work, int64_t panel,
+                      int64_t count);
+
+  void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
+  // Rows [row_begin, row_end) of one task of one part, LoRA and bias included,
+  // into `tile`.
+  void ComputePanels(ConstTensor x, const LinearPart& part,
+                     const std::vector<LoraWork>& lora, const PanelTask& task,
+                     int64_t row_begin, int64_t row_end, float* tile,
+                     int64_t tile_stride);
+  void RunPanels(ConstTensor x, std::span<const LinearPart> parts,
+                 const GroupOutput& output);
+  void StoreTask(ConstTensor x, const LinearPart& part,
+                 const std::vector<LoraWork>& lora, const PanelTask& task,
+                 Tensor y, bool add, float* tile);
+  void SiluTask(ConstTensor x, std::span<const LinearPart> parts,
+                const PanelTask& task, Tensor y, float* tile);
+  void FinishRope(const RopeKvAppend& rope, Tensor q, Tensor k, Tensor v);
+
+  void PlanAttention(const AttentionShape& shape,
+                     std::span<const SequenceRows> sequences);
+  void AttendTask(const AttentionShape& shape, const AttentionTask& task,
+                  int worker);
+  void AttendOneSplit(const AttentionShape& shape, const AttentionTask& task,
+                      int64_t split, float* max, float* sum, float* out,
+                      float* work);
+  void MergeAndFinish(const AttentionShape& shape, const AttentionTask& task);
+  void FinishTask(const AttentionShape& shape, const AttentionTask& task,
+                  const float* sum, const float* out);
+
+  void SampleRow(float* logits, int64_t vocab, const SamplingRow& params,
+                 SampledRow& out, int worker);
+  Token Draw(float* logits, int64_t vocab, const SamplingRow& params,
+             float best, int64_t best_index, int worker);
+  void FillLogprobs(const float* logits, int64_t vocab, Token token,
+                    int32_t num_logprobs, SampledRow& out);
+
+  ThreadPool& pool_;
+  const std::string target_;
+  const KernelTable kernels_;
+
+  // Kept between calls so that their memory is.
+  std::vector<Scratch> tiles_;                 // per worker
+  std::vector<Scratch> rows_;                  // per worker
+  std::vector<std::vector<int32_t>> indices_;  // per worker
+  Scratch shrunk_;                             // v of a group
+  Scratch parts_;                              // k and v of a group
+  Scratch partials_;                           // attention splits
+  std::vector<std::vector<LoraWork>> lora_;    // per part
+  std::vector<ShrinkTask> shrink_tasks_;
+  std::vector<PanelTask> panel_tasks_;
+  std::vector<AttentionTask> attention_tasks_;
+  std::vector<SplitTask> split_tasks_;
+  std::vector<const SequenceRows*> sequence_of_row_;
+};
+
+}  // namespace lorikeet::cpu
+
+#endif  // LORIKEET_KERNELS_CPU_OPERATORS_H_

@@ -1,0 +1,116 @@
+// Weights as the CPU kernels read them.
+//
+// Panels holds a matrix [rows, cols] as [ceil(rows / 32)][cols][32]: the 32
+// rows of a panel lie side by side for each column, so that a vector holds
+// different outputs and the column index k runs through memory. Missing rows of
+// the last panel are zero. In bf16 element i and i + 16 of a group of 32 share
+// a 32-bit lane (low and high half), so widening is a shift or a mask.
+//
+// LoRA's B [out, rank] is kept as Panels; A [rank, in] as RankBlocks: blocks of
+// 8, 4, 2 or 1 ranks (no padding), each [ceil(in / 32)][ranks][32], lanes along
+// k.
+//
+// Immutable.
+
+#ifndef LORIKEET_KERNELS_CPU_PACKED_H_
+#define LORIKEET_KERNELS_CPU_PACKED_H_
+
+#include <cstdint>
+
+#include "kernels/ops.h"
+
+namespace lorikeet::cpu {
+
+inline constexpr int64_t kGroup = 32;
+
+// Where element i of a group of 32 is stored.
+constexpr int64_t PlaceInGroup(DType dtype, int64_t i) {
+  if (dtype != DType::kBF16) return i;
+  return i < 16 ? 2 * i : 2 * (i - 16) + 1;
+}
+
+constexpr int64_t GroupsOf(int64_t count) {
+  return (count + kGroup - 1) / kGroup;
+}
+
+class Panels {
+ public:
+  Panels(ConstTensor w, DType dtype);
+
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  int64_t count() const { return GroupsOf(rows_); }
+  DType dtype() const { return dtype_; }
+  int64_t size_bytes() const { return bytes_.size_bytes(); }
+  int64_t panel_bytes() const { return cols_ * kGroup * SizeBytes(dtype_); }
+  const char* panel(int64_t index) const {
+    return bytes_.data() + index * panel_bytes();
+  }
+
+ private:
+  int64_t rows_;
+  int64_t cols_;
+  DType dtype_;
+  Buffer bytes_;
+};
+
+class RankBlocks {
+ public:
+  explicit RankBlocks(ConstTensor a);
+
+  // The largest block that begins at `rank`: 8, 4, 2 or 1.
+  static int64_t BlockSize(int64_t ranks_left) {
+    return ranks_left >= 8   ? 8
+           : ranks_left >= 4 ? 4
+           : ranks_left >= 2 ? 2
+                             : 1;
+  }
+  int64_t ranks() const { return ranks_; }
+  int64_t in_dim() const { return in_dim_; }
+  DType dtype() const { return dtype_; }
+  int64_t size_bytes() const { return bytes_.size_bytes(); }
+  // Bytes of one rank.
+  int64_t rank_bytes() const {
+    return GroupsOf(in_dim_) * kGroup * SizeBytes(dtype_);
+  }
+  // REQUIRES: a block begins at `rank`.
+  const char* block(int64_t rank) const {
+    return bytes_.data() + rank * rank_bytes();
+  }
+
+ private:
+  int64_t ranks_;
+  int64_t in_dim_;
+  DType dtype_;
+  Buffer bytes_;
+};
+
+class Weight final : public PackedWeight {
+ public:
+  Weight(ConstTensor w, DType dtype) : panels(w, dtype) {}
+  int64_t out_dim() const override { return panels.rows(); }
+  int64_t in_dim() const override { return panels.cols(); }
+  DType dtype() const override { return panels.dtype(); }
+  int64_t size_bytes() const override { return panels.size_bytes(); }
+
+  const Panels panels;
+};
+
+class Lora final : public PackedLora {
+ public:
+  Lora(ConstTensor a_in, ConstTensor b_in)
+      : a(a_in), b(b_in, b_in.dtype) {}
+  int64_t rank() const override { return a.ranks(); }
+  int64_t in_dim() const override { return a.in_dim(); }
+  int64_t out_dim() const override { return b.rows(); }
+  int64_t size_bytes() const override {
+    return a.size_bytes() + b.size_bytes();
+  }
+
+  const RankBlocks a;
+  const Panels b;
+};
+
+}  // namespace lorikeet::cpu
+
+#endif  // LORIKEET_KERNELS_CPU_PACKED_H_

@@ -1,0 +1,58 @@
+// Vector types and loads shared by the kernels of one target. Included once
+// per target, inside of Highway's foreach_target.
+
+#if defined(LORIKEET_KERNELS_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LORIKEET_KERNELS_CPU_SIMD_INL_H_
+#undef LORIKEET_KERNELS_CPU_SIMD_INL_H_
+#else
+#define LORIKEET_KERNELS_CPU_SIMD_INL_H_
+#endif
+
+#include <cstdint>
+
+#include "hwy/highway.h"
+#include "kernels/cpu/packed.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lorikeet::cpu {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using FloatTag = hn::CappedTag<float, 16>;
+using FloatVec = hn::Vec<FloatTag>;
+using WordTag = hn::RebindToUnsigned<FloatTag>;
+inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(FloatTag()));
+// A group of 32 is this many pairs of vectors: lanes i and i + 16.
+inline constexpr int kUnits = 16 / kLanes;
+
+// Widens unit `unit` of a group of 32: `low` gets elements unit * kLanes + 0,
+// 1, ..., `high` those 16 further.
+template <DType kType>
+HWY_INLINE void LoadPair(const char* group, int unit, FloatVec& low,
+                         FloatVec& high) {
+  const FloatTag d;
+  if constexpr (kType == DType::kF32) {
+    const float* p = reinterpret_cast<const float*>(group) + unit * kLanes;
+    low = hn::Load(d, p);
+    high = hn::Load(d, p + 16);
+  } else if constexpr (kType == DType::kBF16) {
+    const WordTag dw;
+    const auto both = hn::Load(
+        dw, reinterpret_cast<const uint32_t*>(group) + unit * kLanes);
+    low = hn::BitCast(d, hn::ShiftLeft<16>(both));
+    high = hn::BitCast(d, hn::And(both, hn::Set(dw, 0xFFFF0000u)));
+  } else {
+    const hn::Rebind<hwy::float16_t, FloatTag> dh;
+    const auto* p =
+        reinterpret_cast<const hwy::float16_t*>(group) + unit * kLanes;
+    low = hn::PromoteTo(d, hn::Load(dh, p));
+    high = hn::PromoteTo(d, hn::Load(dh, p + 16));
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lorikeet::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif  // once per target
