@@ -1,5 +1,6 @@
 #include "server/grpc/grpc_server.h"
 
+#include <google/protobuf/stubs/logging.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
@@ -12,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/background_queue.h"
+#include "base/log.h"
 #include "base/reason.h"
 #include "base/text.h"
 #include "server/grpc/adapter_rpc.h"
@@ -32,6 +34,13 @@ constexpr int kPumpThreads = 2;
 constexpr const char* kReadyNames[] = {
     "", "readiness", "lorikeet.v1.InferenceService",
     "lorikeet.v1.AdapterService", "lorikeet.v1.AdminService"};
+
+// Protobuf prints to stderr whatever a caller sends that is no UTF-8; the caller
+// is told, the log need not fill.
+void LogProtobuf(google::protobuf::LogLevel, const char*, int,
+                 const std::string& message) {
+  Log(LogLevel::kDebug, "protobuf", {{"message", Escape(message)}});
+}
 
 int Milliseconds(absl::Duration d) {
   return static_cast<int>(absl::ToInt64Milliseconds(d));
@@ -81,6 +90,7 @@ class GrpcServerImpl final : public GrpcServer {
   ~GrpcServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
   absl::Status Listen(const GrpcServerOptions& options) {
+    google::protobuf::SetLogHandler(&LogProtobuf);
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;

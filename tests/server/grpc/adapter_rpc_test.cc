@@ -448,7 +448,7 @@ TEST(AdapterRpc, DeleteInUseFollowsThePolicy) {
     for (int i = 0; i < 1000; ++i) {
       const Answer answer = demo.Stream(TextRequest("reverse", "x", 1));
       if (answer.status.error_code() == grpc::StatusCode::NOT_FOUND) break;
-      SleepFor(absl::Milliseconds(5));
+      lorikeet::SleepFor(absl::Milliseconds(5));
     }
     EXPECT_EQ(demo.Stream(TextRequest("reverse", "x")).status.error_code(),
               grpc::StatusCode::NOT_FOUND);
@@ -497,7 +497,7 @@ TEST(AdapterRpc, DeleteInUseFollowsThePolicy) {
     bool usable = false;
     for (int i = 0; i < 1000 && !usable; ++i) {
       usable = demo.Stream(TextRequest("reverse", "x", 1)).status.ok();
-      if (!usable) SleepFor(absl::Milliseconds(5));
+      if (!usable) lorikeet::SleepFor(absl::Milliseconds(5));
     }
     EXPECT_TRUE(usable);
   }
@@ -649,7 +649,7 @@ TEST(UploadRpc, RefusesWhatIsWrongAndLeavesNothing) {
   }
   EXPECT_THAT(client.ListIds(), ElementsAre());
   for (int i = 0; i < 1000 && UploadsLeft(demo) > 0; ++i) {
-    SleepFor(absl::Milliseconds(5));
+    lorikeet::SleepFor(absl::Milliseconds(5));
   }
   EXPECT_EQ(UploadsLeft(demo), 0u);
 }
@@ -724,7 +724,7 @@ TEST(AdapterRpc, ManyCallersChangeAtOnceUnderLoad) {
         const Answer answer =
             demo.Stream(TextRequest("reverse", "Word: parrot\nAnswer:"));
         EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
-        if (answer.status.ok()) EXPECT_EQ(answer.text(), " torrap");
+        EXPECT_EQ(answer.status.ok() ? answer.text() : "", " torrap");
         ++answers;
       }
       return answers;

@@ -149,8 +149,13 @@ DemoServer::DemoServer(const std::function<void(ServerOptions*)>& tweak) {
   if (!server.ok()) std::cerr << server.status() << std::endl;
   CHECK(server.ok());
   server_ = *std::move(server);
-  channel_ = grpc::CreateChannel(server_->grpc_address(),
-                                 grpc::InsecureChannelCredentials());
+  // A window that does not grow: a reader that does not read stalls after
+  // 64 KiB.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  channel_ = grpc::CreateCustomChannel(server_->grpc_address(),
+                                       grpc::InsecureChannelCredentials(),
+                                       arguments);
   inference_ = v1::InferenceService::NewStub(channel_);
   adapters_ = v1::AdapterService::NewStub(channel_);
   admin_ = v1::AdminService::NewStub(channel_);
@@ -228,7 +233,7 @@ bool DemoServer::BecomesIdle() {
     if (load.running_requests() == 0 && load.waiting_requests() == 0) {
       return true;
     }
-    SleepFor(absl::Milliseconds(5));
+    lorikeet::SleepFor(absl::Milliseconds(5));
   }
   return false;
 }

@@ -252,8 +252,6 @@ struct BadRequestCase {
   std::vector<std::string> message;  // parts of it: field, value, limit
 };
 
-void PrintTo(const BadRequestCase& c, std::ostream* out) { *out << c.what; }
-
 constexpr grpc::StatusCode kInvalid = grpc::StatusCode::INVALID_ARGUMENT;
 
 std::vector<BadRequestCase> BadRequests() {
@@ -441,7 +439,9 @@ TEST(GenerateRpc, RefusesBadRequestsByFieldValueAndLimit) {
       }
     }
     // GenerateUnary wraps the request, so paths that protobuf found differ.
-    if (c.field != nullptr) EXPECT_EQ(DetailsOf(stream.status).field, c.field);
+    if (c.field != nullptr) {
+      EXPECT_EQ(DetailsOf(stream.status).field, c.field);
+    }
     EXPECT_TRUE(stream.candidates.empty());
   }
   const ErrorDetails unknown =

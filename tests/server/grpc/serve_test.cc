@@ -101,6 +101,14 @@ class Child {
   FILE* out_ = nullptr;
 };
 
+// A window that does not grow, see DemoServer.
+std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
+                                   arguments);
+}
+
 v1::GenerateRequest HeavyRequest() {
   v1::GenerateRequest request = LongRequest("base", 900);
   request.mutable_sampling()->set_n(8);
@@ -112,8 +120,7 @@ TEST(ServeTest, SigtermFinishesWhatRuns) {
   Child child;
   const std::string address = child.WaitUntilReady();
   ASSERT_THAT(address, ::testing::HasSubstr("127.0.0.1:"));
-  const auto channel =
-      grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  const std::shared_ptr<grpc::Channel> channel = Connect(address);
   const auto stub = v1::InferenceService::NewStub(channel);
   grpc::ClientContext context;
   const auto reader = stub->Generate(&context, HeavyRequest());
@@ -154,8 +161,7 @@ TEST(ServeTest, ASecondSignalEndsAtOnce) {
   Child child;
   const std::string address = child.WaitUntilReady();
   ASSERT_NE(address, "");
-  const auto channel =
-      grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  const std::shared_ptr<grpc::Channel> channel = Connect(address);
   const auto stub = v1::InferenceService::NewStub(channel);
   grpc::ClientContext context;
   const auto reader = stub->Generate(&context, HeavyRequest());
