@@ -50,8 +50,9 @@ struct RunSession::Answer {
 
   int64_t line = 0;
   RunRequest request;
-  std::shared_ptr<TokenStream> stream;  // null before Submit
-  VersionRef adapter;
+  // Null before Submit. Held until the end: the engine may still hold it too.
+  std::shared_ptr<TokenStream> stream;
+  std::optional<AdapterKey> adapter;  // nullopt = base model
   bool done = false;
   bool failed = false;
   StartedEvent started;
@@ -108,7 +109,7 @@ struct RunSession::Answer {
       }
       out.Set("candidates", std::move(list));
     }
-    if (adapter != nullptr) out.Set("adapter", adapter->key.ToString());
+    if (adapter.has_value()) out.Set("adapter", adapter->ToString());
     if (request.input.output.return_logits) {
       Json logits = Json::Array();
       for (const float v : started.logits) logits.Append(v);
@@ -264,8 +265,8 @@ absl::Status RunSession::CarryOut(const RunOp& op) {
 
 bool RunSession::HasActive(const std::string& adapter) const {
   return std::any_of(answers_.begin(), answers_.end(), [&](const auto& a) {
-    return a->stream != nullptr && !a->done && a->adapter != nullptr &&
-           a->adapter->key.name == adapter;
+    return a->stream != nullptr && !a->done && a->adapter.has_value() &&
+           a->adapter->name == adapter;
   });
 }
 
@@ -286,10 +287,7 @@ void RunSession::ReadEvents(Answer& answer) {
   const absl::Status status = answer.stream->status();
   answer.stream->SetCallback(nullptr);
   --num_active_;
-  // The version is held no longer, so that it may be unloaded.
-  const VersionRef adapter = std::move(answer.adapter);
   if (!status.ok()) return Fail(answer, status);
-  answer.adapter = adapter;
   answer.done = true;
 }
 
@@ -315,7 +313,6 @@ void RunSession::PrintReady() {
     // Logits are large; nothing of a printed answer is needed again.
     answer.candidates.clear();
     answer.started = StartedEvent();
-    answer.adapter = nullptr;
     ++num_printed_;
   }
   if (printed) std::fflush(out_);
