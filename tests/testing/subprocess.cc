@@ -29,6 +29,8 @@ SubprocessResult RunSubprocess(const std::vector<std::string>& args,
   const std::string dir = FreshTempDir("subprocess");
   const std::string paths[3] = {dir + "/in", dir + "/out", dir + "/err"};
   std::ofstream(paths[0], std::ios::binary) << in;
+  // The child must not write out again what waits in our buffers.
+  std::fflush(nullptr);
   const pid_t child = fork();
   CHECK(child >= 0);
   if (child == 0) {
