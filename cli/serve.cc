@@ -43,8 +43,7 @@ void AddServeCommand(CLI::App& parent, int* exit_code) {
   app->callback([app, options, exit_code] {
     const absl::Status status = RunServe(*app, *options);
     if (status.ok()) return;
-    std::fprintf(stderr, "error: %s\n",
-                 std::string(status.message()).c_str());
+    std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
     // A mistake on the command line is 2, as of other commands.
     *exit_code = absl::IsInvalidArgument(status) ? 2 : 1;
   });

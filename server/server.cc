@@ -16,9 +16,8 @@ namespace {
 constexpr absl::Duration kFlushTimeout = absl::Seconds(2);
 
 std::string ModelId(const ServerOptions& options) {
-  return options.served_model_name.empty()
-             ? DefaultModelName(options.model_dir)
-             : options.served_model_name;
+  return options.served_model_name.empty() ? DefaultModelName(options.model_dir)
+                                           : options.served_model_name;
 }
 
 // An IPv6 address needs brackets in front of a port.
@@ -50,8 +49,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   RETURN_IF_ERROR(CheckOptions(options));
   ServerOptions resolved = options;
   if (resolved.state_dir.empty()) resolved.state_dir = DefaultStateDir();
-  ASSIGN_OR_RETURN(std::unique_ptr<Runtime> runtime,
-                   Runtime::Create(resolved));
+  ASSIGN_OR_RETURN(std::unique_ptr<Runtime> runtime, Runtime::Create(resolved));
   std::unique_ptr<Server> server(new Server(resolved, std::move(runtime)));
   RETURN_IF_ERROR(server->RegisterLoraModules());
   RETURN_IF_ERROR(server->Listen());
@@ -75,9 +73,9 @@ absl::Status Server::RegisterLoraModules() {
     const absl::StatusOr<AdapterInfo> info =
         runtime_->adapters->Register(request);
     if (!info.ok()) {
-      return Annotate(info.status(),
-                      absl::StrCat("--lora-modules ", Quote(name), " from ",
-                                   Quote(path)));
+      return Annotate(
+          info.status(),
+          absl::StrCat("--lora-modules ", Quote(name), " from ", Quote(path)));
     }
     Log(LogLevel::kInfo, "adapter registered",
         {{"adapter", info->newest.key.ToString()},
@@ -89,8 +87,8 @@ absl::Status Server::RegisterLoraModules() {
 absl::Status Server::Listen() {
   GrpcServerOptions grpc;
   grpc.address = AddressOf(options_.host, options_.grpc_port);
-  ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(grpc, model_, generate_, adapters_,
-                                            admin_));
+  ASSIGN_OR_RETURN(
+      grpc_, GrpcServer::Start(grpc, model_, generate_, adapters_, admin_));
   admin_.SetDrainCallback([this] { grpc_->SetReady(false); });
   grpc_->SetReady(true);
   Log(LogLevel::kInfo, "ready",
@@ -103,7 +101,8 @@ std::string Server::grpc_address() const {
 }
 
 void Server::Shutdown(absl::Duration timeout) {
-  Log(LogLevel::kInfo, "draining", {{"timeout", absl::FormatDuration(timeout)}});
+  Log(LogLevel::kInfo, "draining",
+      {{"timeout", absl::FormatDuration(timeout)}});
   const int64_t remaining = admin_.Drain(timeout);
   if (remaining > 0) {
     Log(LogLevel::kWarning, "requests ended by the shutdown",

@@ -56,10 +56,10 @@ absl::Status About(const absl::Status& status, absl::string_view type,
   if (status.code() != absl::StatusCode::kInternal) {
     result = WithDefaultReason(std::move(result), DefaultReason(status.code()));
   }
-  return WithResource(std::move(result), type,
-                      absl::StrCat("tenants/", tenant, "/",
-                                   type == "alias" ? "aliases/" : "adapters/",
-                                   name));
+  return WithResource(
+      std::move(result), type,
+      absl::StrCat("tenants/", tenant, "/",
+                   type == "alias" ? "aliases/" : "adapters/", name));
 }
 
 absl::Status CheckDisplayName(const std::string& name) {
@@ -91,8 +91,7 @@ absl::Status CheckOrigin(const AdapterOrigin& origin, bool uploaded) {
 
 AdapterService::AdapterService(const ModelInfo& model, AdapterStore& store,
                                Engine& engine, FileSystem& fs,
-                               const Clock& clock,
-                               absl::Duration drain_timeout)
+                               const Clock& clock, absl::Duration drain_timeout)
     : model_(model),
       store_(store),
       engine_(engine),
@@ -123,8 +122,8 @@ absl::Status AdapterService::CheckRegistration(
     const std::string& base_model) const {
   RETURN_IF_ERROR(CheckName(tenant, name, "adapter_id"));
   if (name == model_.id) {
-    return About(absl::AlreadyExistsError(absl::StrCat(
-                     "name ", Quote(name), " is the base model's")),
+    return About(absl::AlreadyExistsError(absl::StrCat("name ", Quote(name),
+                                                       " is the base model's")),
                  "adapter", tenant, name);
   }
   if (!base_model.empty() && base_model != model_.id) {
@@ -215,9 +214,8 @@ absl::StatusOr<AdapterInfo> AdapterService::UpdateFrom(
     etag.reset();
   }
   if (info.ok() && etag.has_value() && *etag != info->etag) {
-    info = absl::AbortedError(absl::StrCat("adapter.etag ", *etag,
-                                           " is not the current one, ",
-                                           info->etag));
+    info = absl::AbortedError(absl::StrCat(
+        "adapter.etag ", *etag, " is not the current one, ", info->etag));
   }
   if (info.ok() && input.pinned.has_value()) {
     info = store_.SetPinned(input.tenant, input.name, *input.pinned);
@@ -299,12 +297,11 @@ absl::Status AdapterService::WaitUntilUnused(
     const std::function<absl::Status()>& attempt) {
   const absl::Duration start = clock_.Now();
   const absl::Duration abort_at =
-      start + (policy == InFlightPolicy::kAbort ? absl::ZeroDuration()
-                                                : drain_timeout);
+      start +
+      (policy == InFlightPolicy::kAbort ? absl::ZeroDuration() : drain_timeout);
   while (true) {
     const absl::Status status = attempt();
-    if (status.code() != absl::StatusCode::kFailedPrecondition ||
-        ReasonOf(status) == "ADAPTER_PINNED" ||
+    if (ReasonOf(status) != "ADAPTER_IN_USE" ||
         policy == InFlightPolicy::kFailIfBusy) {
       return status;
     }
@@ -322,10 +319,12 @@ absl::Status AdapterService::WaitUntilUnused(
   }
 }
 
-absl::Status AdapterService::Delete(
-    const std::string& tenant, const std::string& name,
-    std::optional<uint64_t> etag, InFlightPolicy policy,
-    std::optional<absl::Duration> drain_timeout, const CallLimits& limits) {
+absl::Status AdapterService::Delete(const std::string& tenant,
+                                    const std::string& name,
+                                    std::optional<uint64_t> etag,
+                                    InFlightPolicy policy,
+                                    std::optional<absl::Duration> drain_timeout,
+                                    const CallLimits& limits) {
   RETURN_IF_ERROR(CheckName(tenant, name, "name"));
   const absl::Status begun = store_.BeginDelete(tenant, name, etag);
   if (!begun.ok()) return About(begun, "adapter", tenant, name);
@@ -389,8 +388,8 @@ absl::StatusOr<AliasInfo> AdapterService::SetAlias(
     const std::string& target, std::optional<uint64_t> etag) {
   RETURN_IF_ERROR(CheckName(tenant, alias, "alias.name"));
   if (alias == model_.id) {
-    return About(absl::AlreadyExistsError(absl::StrCat(
-                     "name ", Quote(alias), " is the base model's")),
+    return About(absl::AlreadyExistsError(absl::StrCat("name ", Quote(alias),
+                                                       " is the base model's")),
                  "alias", tenant, alias);
   }
   absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(target);
@@ -438,9 +437,9 @@ absl::Status AdapterService::DeleteAlias(const std::string& tenant,
                                          std::optional<uint64_t> etag) {
   RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
   const absl::Status status = store_.DeleteAlias(tenant, alias, etag);
-  return About(absl::IsNotFound(status) ? WithReason(status, "ALIAS_NOT_FOUND")
-                                        : status,
-               "alias", tenant, alias);
+  return About(
+      absl::IsNotFound(status) ? WithReason(status, "ALIAS_NOT_FOUND") : status,
+      "alias", tenant, alias);
 }
 
 absl::Status AdapterService::LoadError(const AdapterInfo& adapter) {

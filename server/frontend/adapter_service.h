@@ -61,7 +61,7 @@ struct CreateAdapterInput {
 struct UpdateAdapterInput {
   std::string tenant;
   std::string name;
-  std::string base_model;  // "" = not checked
+  std::string base_model;                   // "" = not checked
   std::optional<std::string> display_name;  // nullopt = unchanged
   std::optional<Labels> labels;
   std::optional<AdapterOrigin> origin;

@@ -35,10 +35,10 @@ absl::Status AdapterUpload::Add(absl::string_view file_name, uint64_t offset,
                                 absl::string_view data, uint32_t crc32c) {
   File* const file = Find(file_name);
   if (file == nullptr) {
-    return FieldError("chunk.file_name",
-                      absl::StrCat(Quote(file_name), " is neither ",
-                                   kAdapterConfigFile, " nor ",
-                                   kAdapterModelFile));
+    return FieldError(
+        "chunk.file_name",
+        absl::StrCat(Quote(file_name), " is neither ", kAdapterConfigFile,
+                     " nor ", kAdapterModelFile));
   }
   if (data.size() > kMaxChunkBytes) {
     return RangeError("chunk.data length", absl::StrCat(data.size()),
@@ -55,13 +55,12 @@ absl::Status AdapterUpload::Add(absl::string_view file_name, uint64_t offset,
                                    file->max_bytes, " bytes"));
   }
   if (const uint32_t actual = Crc32c(data); actual != crc32c) {
-    return WithField(
-        WithReason(absl::DataLossError(absl::StrCat(
-                       "chunk.crc32c ", crc32c, " of ", file_name,
-                       " at offset ", offset, " does not match its data (",
-                       actual, ")")),
-                   "CHECKSUM_MISMATCH"),
-        "chunk.crc32c");
+    return WithField(WithReason(absl::DataLossError(absl::StrCat(
+                                    "chunk.crc32c ", crc32c, " of ", file_name,
+                                    " at offset ", offset,
+                                    " does not match its data (", actual, ")")),
+                                "CHECKSUM_MISMATCH"),
+                     "chunk.crc32c");
   }
   if (file->out == nullptr) {
     ASSIGN_OR_RETURN(file->out, fs_.Create(JoinPath(dir_, file_name)));

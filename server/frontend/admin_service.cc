@@ -42,8 +42,8 @@ int64_t AdminService::Drain(std::optional<absl::Duration> timeout,
       clock_.Now() + timeout.value_or(drain_timeout_);
   while (true) {
     const absl::Duration left = deadline - clock_.Now();
-    const int64_t remaining = engine_.Drain(
-        std::clamp(left, absl::ZeroDuration(), kDrainPiece));
+    const int64_t remaining =
+        engine_.Drain(std::clamp(left, absl::ZeroDuration(), kDrainPiece));
     if (remaining == 0 || left <= kDrainPiece) return remaining;
     if (cancelled && cancelled()) return remaining;
   }

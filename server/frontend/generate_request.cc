@@ -90,8 +90,8 @@ absl::StatusOr<SamplingParams> BuildSampling(const SamplingInput& in,
   out.repetition_penalty = model.sampling.repetition_penalty;
   RETURN_IF_ERROR(Take("sampling.temperature", in.temperature,
                        {0, kFloatMax, "[0, 3.4e38]"}, &out.temperature));
-  RETURN_IF_ERROR(Take("sampling.top_p", in.top_p, {0, 1, "(0, 1]", true},
-                       &out.top_p));
+  RETURN_IF_ERROR(
+      Take("sampling.top_p", in.top_p, {0, 1, "(0, 1]", true}, &out.top_p));
   RETURN_IF_ERROR(
       Take("sampling.min_p", in.min_p, {0, 1, "[0, 1]"}, &out.min_p));
   if (in.top_k.has_value()) {
@@ -166,8 +166,7 @@ absl::Status SetTokenLimits(const StopInput& in, int64_t prompt_tokens,
   return absl::OkStatus();
 }
 
-absl::StatusOr<StopParams> BuildStop(const StopInput& in,
-                                     int64_t prompt_tokens,
+absl::StatusOr<StopParams> BuildStop(const StopInput& in, int64_t prompt_tokens,
                                      const ModelInfo& model) {
   StopParams out;
   RETURN_IF_ERROR(SetTokenLimits(in, prompt_tokens, model, &out));
@@ -175,9 +174,8 @@ absl::StatusOr<StopParams> BuildStop(const StopInput& in,
   out.stop = in.stop;
   RETURN_IF_ERROR(CheckCount("stop.stop_token_ids", in.stop_token_ids.size(),
                              kMaxStopTokens));
-  ASSIGN_OR_RETURN(
-      out.stop_token_ids,
-      CheckTokens("stop.stop_token_ids", in.stop_token_ids, model));
+  ASSIGN_OR_RETURN(out.stop_token_ids, CheckTokens("stop.stop_token_ids",
+                                                   in.stop_token_ids, model));
   if (!in.ignore_eos) out.eos_tokens = model.eos_tokens;
   out.include_stop_str_in_output = in.include_stop_str_in_output;
   return out;
@@ -187,8 +185,7 @@ absl::StatusOr<int32_t> TopLogprobs(absl::string_view field,
                                     const std::optional<uint32_t>& value,
                                     const ModelInfo& model) {
   if (!value.has_value()) return -1;
-  const int64_t limit =
-      std::min<int64_t>(kMaxTopLogprobs, model.vocab_size);
+  const int64_t limit = std::min<int64_t>(kMaxTopLogprobs, model.vocab_size);
   if (*value > limit) {
     return RangeError(field, absl::StrCat(*value),
                       absl::StrCat("[0, ", limit, "]"));
@@ -236,9 +233,9 @@ absl::Status CheckLabels(
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<Token>> CheckTokens(
-    absl::string_view field, const std::vector<uint32_t>& ids,
-    const ModelInfo& model) {
+absl::StatusOr<std::vector<Token>> CheckTokens(absl::string_view field,
+                                               const std::vector<uint32_t>& ids,
+                                               const ModelInfo& model) {
   std::vector<Token> tokens;
   tokens.reserve(ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {

@@ -85,9 +85,9 @@ absl::Status CheckLabels(
 
 // Returns ids as tokens.
 // Errors: INVALID_ARGUMENT naming `field`, the index, the id and vocab_size.
-absl::StatusOr<std::vector<Token>> CheckTokens(
-    absl::string_view field, const std::vector<uint32_t>& ids,
-    const ModelInfo& model);
+absl::StatusOr<std::vector<Token>> CheckTokens(absl::string_view field,
+                                               const std::vector<uint32_t>& ids,
+                                               const ModelInfo& model);
 
 // Returns what the engine runs for `input` with its text already tokenized to
 // `prompt`, but for the adapter.

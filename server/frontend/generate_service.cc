@@ -53,8 +53,8 @@ absl::StatusOr<VersionRef> GenerateService::ResolveTask(
 }
 
 absl::StatusOr<std::vector<Token>> GenerateService::Encode(
-    const std::string& field, const std::string& text,
-    bool omit_special_tokens, bool parse_special_tokens) const {
+    const std::string& field, const std::string& text, bool omit_special_tokens,
+    bool parse_special_tokens) const {
   if (tokenizer_ == nullptr) return NoTokenizer();
   // A text that cannot fit is refused before the work of tokenizing it.
   const int64_t max_bytes = model_.max_model_len * model_.max_token_bytes;
@@ -73,9 +73,9 @@ absl::StatusOr<std::vector<Token>> GenerateService::Encode(
   options.special_as_text = !parse_special_tokens;
   absl::StatusOr<std::vector<Token>> ids = tokenizer_->Encode(text, options);
   if (!ids.ok()) {
-    return WithField(Annotate(WithDefaultReason(ids.status(), "INVALID_FIELD"),
-                              field),
-                     field);
+    return WithField(
+        Annotate(WithDefaultReason(ids.status(), "INVALID_FIELD"), field),
+        field);
   }
   return ids;
 }
@@ -148,13 +148,12 @@ std::vector<ModelEntry> GenerateService::ListModels() {
                        adapter.newest.create_time});
   }
   for (const AliasInfo& alias : adapters_.ListAliases(tenant)) {
-    entries.push_back({alias.name, alias.target.ToString(), model_.id,
-                       absl::UnixEpoch()});
+    entries.push_back(
+        {alias.name, alias.target.ToString(), model_.id, absl::UnixEpoch()});
   }
-  std::sort(entries.begin(), entries.end(),
-            [](const ModelEntry& a, const ModelEntry& b) {
-              return a.id < b.id;
-            });
+  std::sort(
+      entries.begin(), entries.end(),
+      [](const ModelEntry& a, const ModelEntry& b) { return a.id < b.id; });
   entries.insert(entries.begin(),
                  {model_.id, model_.dir, "", model_.start_time});
   return entries;

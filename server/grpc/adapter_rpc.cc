@@ -23,8 +23,8 @@ using google::protobuf::Empty;
 using Stub = v1::AdapterService;
 
 // The methods, outermost first; gRPC's generated templates nest.
-using RawAliases = Stub::WithRawCallbackMethod_SetAlias<
-    Stub::WithRawCallbackMethod_GetAlias<
+using RawAliases =
+    Stub::WithRawCallbackMethod_SetAlias<Stub::WithRawCallbackMethod_GetAlias<
         Stub::WithRawCallbackMethod_ListAliases<
             Stub::WithRawCallbackMethod_DeleteAlias<Stub::Service>>>>;
 using RawStreams = Stub::WithRawCallbackMethod_WatchAdapters<
@@ -225,8 +225,7 @@ class AdapterRpc final : public RawService {
                      ToTier("tier", request.tier(), Tier::kDevice));
     std::optional<bool> pinned;
     if (request.has_pinned()) pinned = request.pinned();
-    return ToMessage(
-        service_.Load(name.tenant, name.id, tier, pinned, limits));
+    return ToMessage(service_.Load(name.tenant, name.id, tier, pinned, limits));
   }
 
   absl::StatusOr<v1::Adapter> Unload(const v1::UnloadAdapterRequest& request,
@@ -300,9 +299,9 @@ class AdapterRpc final : public RawService {
                                      " entries, exactly 1 is supported"));
     }
     ASSIGN_OR_RETURN(const std::optional<uint64_t> etag, ParseEtag(in.etag()));
-    ASSIGN_OR_RETURN(const AliasInfo info,
-                     service_.SetAlias(name.tenant, name.id,
-                                       in.targets(0).version(), etag));
+    ASSIGN_OR_RETURN(
+        const AliasInfo info,
+        service_.SetAlias(name.tenant, name.id, in.targets(0).version(), etag));
     v1::Alias alias;
     ToProto(info, &alias);
     return alias;

@@ -37,11 +37,9 @@ class AdapterWatch::Call final
       EndLocked(tenant.status());
       return;
     }
-    const bool added =
-        watch_.queue_.TryAdd([self = self_, tenant = *std::move(tenant),
-                              after = request.resume_after()] {
-          self->SendInitial(tenant, after);
-        });
+    const bool added = watch_.queue_.TryAdd(
+        [self = self_, tenant = *std::move(tenant),
+         after = request.resume_after()] { self->SendInitial(tenant, after); });
     if (!added) {
       MutexLock lock(&mu_);
       EndLocked(QueueFull());
@@ -103,7 +101,8 @@ class AdapterWatch::Call final
   }
 
   void AddLocked(uint64_t sequence, v1::WatchAdaptersResponse::Kind kind,
-                 const AdapterInfo& adapter) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+                 const AdapterInfo& adapter)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     v1::WatchAdaptersResponse message;
     message.set_sequence(sequence);
     message.set_kind(kind);
@@ -176,8 +175,8 @@ class AdapterWatch::Call final
 AdapterWatch::AdapterWatch(AdapterService& service, const ModelInfo& model,
                            BackgroundQueue& queue)
     : service_(service), model_(model), queue_(queue) {
-  thread_ = std::make_unique<BackgroundThread>("adapter-watch",
-                                               [this] { Loop(); });
+  thread_ =
+      std::make_unique<BackgroundThread>("adapter-watch", [this] { Loop(); });
 }
 
 AdapterWatch::~AdapterWatch() {
@@ -217,9 +216,9 @@ void AdapterWatch::Loop() {
   uint64_t seen = service_.last_event();
   int waits = 0;
   while (!ending_) {
-    const bool changed =
-        service_.WaitForEvents(seen, kWait).value_or(
-            std::vector<AdapterEvent>()).size() > 0;
+    const bool changed = service_.WaitForEvents(seen, kWait)
+                             .value_or(std::vector<AdapterEvent>())
+                             .size() > 0;
     seen = service_.last_event();
     const bool bookmark = ++waits % kWaitsPerBookmark == 0;
     // Also without a change: one may have come between the two lines above.

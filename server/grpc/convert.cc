@@ -204,7 +204,8 @@ absl::StatusOr<std::string> ParseTenant(absl::string_view field,
                                         const std::string& name) {
   const std::vector<std::string> parts = absl::StrSplit(name, '/');
   if (parts.size() == 2 && parts[0] == "tenants") return parts[1];
-  return FieldError(field, absl::StrCat(Quote(name), " is not tenants/{tenant}"),
+  return FieldError(field,
+                    absl::StrCat(Quote(name), " is not tenants/{tenant}"),
                     "INVALID_NAME");
 }
 
@@ -221,8 +222,8 @@ absl::StatusOr<std::optional<uint64_t>> ParseEtag(const std::string& etag) {
   uint64_t value = 0;
   if (absl::SimpleAtoi(etag, &value)) return std::optional<uint64_t>(value);
   return WithField(
-      WithReason(absl::AbortedError(absl::StrCat(
-                     "etag ", Quote(etag), " is not the current one")),
+      WithReason(absl::AbortedError(absl::StrCat("etag ", Quote(etag),
+                                                 " is not the current one")),
                  "ETAG_MISMATCH"),
       "etag");
 }
@@ -377,9 +378,8 @@ void ToProto(const AdapterInfo& in, const ModelInfo& model,
   out->set_display_name(in.display_name);
   out->set_base_model(model.id);
   if (!in.source_path.empty()) {
-    out->mutable_source()->set_local_path(IsValidUtf8(in.source_path)
-                                              ? in.source_path
-                                              : Escape(in.source_path));
+    out->mutable_source()->set_local_path(
+        IsValidUtf8(in.source_path) ? in.source_path : Escape(in.source_path));
   }
   out->set_revision(in.newest.key.digest.ToHex());
   out->set_version(in.newest.key.version);
@@ -447,8 +447,7 @@ void ToProto(const ServerLoad& in, v1::Load* out) {
   out->set_host_adapters(ToUint32(in.adapters.host_adapters));
   out->set_decode_tokens_per_second(in.engine.decode_tokens_per_second);
   out->set_prefix_cache_hit_rate(in.engine.prefix_cache_hit_rate);
-  out->set_generated_tokens(
-      static_cast<uint64_t>(in.engine.generated_tokens));
+  out->set_generated_tokens(static_cast<uint64_t>(in.engine.generated_tokens));
   out->set_host_adapter_bytes(static_cast<uint64_t>(in.adapters.host_bytes));
   out->set_device_adapter_bytes(
       static_cast<uint64_t>(in.adapters.device_bytes));

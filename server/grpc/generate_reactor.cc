@@ -44,8 +44,7 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
   virtual void SendStatus(const grpc::Status& status) = 0;
 
   // Ends the call, once.
-  void EndLocked(const absl::Status& status)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EndLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void HandleCancel();
   void HandleDone();
 
@@ -73,7 +72,7 @@ void GenerateCall::Start(const absl::Status& read,
   absl::StatusOr<std::string> id =
       SetRequestId(context_, read.ok() ? request.request_id() : "");
   absl::StatusOr<GenerateInput> input =
-      !read.ok()  ? absl::StatusOr<GenerateInput>(read)
+      !read.ok() ? absl::StatusOr<GenerateInput>(read)
       : !id.ok() ? absl::StatusOr<GenerateInput>(id.status())
                  : ToGenerateInput(request);
   {
@@ -237,8 +236,7 @@ class UnaryCall final : public GenerateCall, public grpc::ServerUnaryReactor {
   }
   void SendStatus(const grpc::Status& status) override { Finish(status); }
 
-  v1::Candidate* CandidateAt(int32_t index)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  v1::Candidate* CandidateAt(int32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     while (response_.candidates_size() < candidates_) {
       const auto next = static_cast<uint32_t>(response_.candidates_size());
       response_.add_candidates()->mutable_output()->set_index(next);
@@ -289,8 +287,7 @@ grpc::ServerUnaryReactor* StartGenerateUnary(
     const GenerateQueues& queues) {
   v1::GenerateUnaryRequest request;
   const absl::Status read = ReadRequest(*in, &request);
-  const auto call =
-      std::make_shared<UnaryCall>(*context, service, queues, out);
+  const auto call = std::make_shared<UnaryCall>(*context, service, queues, out);
   call->Start(read, request.request());
   return call.get();
 }

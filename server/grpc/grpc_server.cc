@@ -35,8 +35,8 @@ constexpr const char* kReadyNames[] = {
     "", "readiness", "lorikeet.v1.InferenceService",
     "lorikeet.v1.AdapterService", "lorikeet.v1.AdminService"};
 
-// Protobuf prints to stderr whatever a caller sends that is no UTF-8; the caller
-// is told, the log need not fill.
+// Protobuf prints to stderr whatever a caller sends that is no UTF-8; the
+// caller is told, the log need not fill.
 void LogProtobuf(google::protobuf::LogLevel, const char*, int,
                  const std::string& message) {
   Log(LogLevel::kDebug, "protobuf", {{"message", Escape(message)}});
@@ -96,8 +96,8 @@ class GrpcServerImpl final : public GrpcServer {
     grpc::ServerBuilder builder;
     SetLimits(options, builder);
     int port = 0;
-    builder.AddListeningPort(options.address,
-                             grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(),
+                             &port);
     builder.RegisterService(inference_rpc_.get());
     builder.RegisterService(adapter_rpc_.get());
     builder.RegisterService(admin_rpc_.get());

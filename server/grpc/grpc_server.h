@@ -50,8 +50,7 @@ class GrpcServer {
   // Errors: UNAVAILABLE naming the address if it cannot be listened on.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
       const GrpcServerOptions& options, const ModelInfo& model,
-      GenerateService& generate, AdapterService& adapters,
-      AdminService& admin);
+      GenerateService& generate, AdapterService& adapters, AdminService& admin);
   virtual ~GrpcServer() = default;  // shuts down, cancelling what runs
 
   // The port listened on; 0 for a Unix socket.

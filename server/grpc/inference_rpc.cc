@@ -44,8 +44,8 @@ class InferenceRpc final : public RawService {
                                      grpc::ByteBuffer* out) override {
     return RunUnary<v1::TokenizeRequest, v1::TokenizeResponse>(
         context, in, out, queues_.small,
-        [this](const v1::TokenizeRequest& request, const CallLimits&)
-            -> absl::StatusOr<v1::TokenizeResponse> {
+        [this](const v1::TokenizeRequest& request,
+               const CallLimits&) -> absl::StatusOr<v1::TokenizeResponse> {
           TokenizeInput input;
           input.task = request.task();
           input.text = request.text();
@@ -69,15 +69,14 @@ class InferenceRpc final : public RawService {
                                        grpc::ByteBuffer* out) override {
     return RunUnary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
         context, in, out, queues_.small,
-        [this](const v1::DetokenizeRequest& request, const CallLimits&)
-            -> absl::StatusOr<v1::DetokenizeResponse> {
+        [this](const v1::DetokenizeRequest& request,
+               const CallLimits&) -> absl::StatusOr<v1::DetokenizeResponse> {
           v1::DetokenizeResponse response;
-          ASSIGN_OR_RETURN(
-              *response.mutable_text(),
-              service_.Detokenize(
-                  request.task(),
-                  {request.token_ids().begin(), request.token_ids().end()},
-                  request.skip_special_tokens()));
+          ASSIGN_OR_RETURN(*response.mutable_text(),
+                           service_.Detokenize(request.task(),
+                                               {request.token_ids().begin(),
+                                                request.token_ids().end()},
+                                               request.skip_special_tokens()));
           return response;
         });
   }

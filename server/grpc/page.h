@@ -41,11 +41,10 @@ absl::StatusOr<Page<Entry>> CutPage(
     return RangeError("page_size", absl::StrCat(page_size),
                       absl::StrCat("[0, ", kMaxPageSize, "]"));
   }
-  const size_t size = page_size == 0
-                          ? static_cast<size_t>(kDefaultPageSize)
-                          : static_cast<size_t>(
-                                page_size < kMaxPageSize ? page_size
-                                                         : kMaxPageSize);
+  const size_t size =
+      page_size == 0 ? static_cast<size_t>(kDefaultPageSize)
+                     : static_cast<size_t>(
+                           page_size < kMaxPageSize ? page_size : kMaxPageSize);
   Page<Entry> page;
   for (Entry& entry : all) {
     if (!page_token.empty() && !before(page_token, key(entry))) continue;

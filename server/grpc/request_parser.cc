@@ -47,7 +47,8 @@ absl::Status ParseMessage(const std::string& bytes,
   if (message->ParseFromString(bytes)) return absl::OkStatus();
   UnknownFieldSet fields;
   if (fields.ParseFromString(bytes)) {
-    const std::string path = FindBadString(*message->GetDescriptor(), fields, 0);
+    const std::string path =
+        FindBadString(*message->GetDescriptor(), fields, 0);
     if (!path.empty()) {
       return FieldError(path, "is not valid UTF-8", "INVALID_UTF8");
     }

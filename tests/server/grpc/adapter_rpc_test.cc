@@ -52,8 +52,8 @@ class Client {
     google::protobuf::Empty empty;
     return stub_.DeleteAdapter(&context, request, &empty);
   }
-  grpc::Status Delete(const std::string& id, v1::InFlightPolicy policy =
-                                                 v1::IN_FLIGHT_POLICY_DRAIN) {
+  grpc::Status Delete(const std::string& id,
+                      v1::InFlightPolicy policy = v1::IN_FLIGHT_POLICY_DRAIN) {
     v1::DeleteAdapterRequest request;
     request.set_name(NameOf(id));
     request.set_in_flight(policy);
@@ -193,11 +193,11 @@ TEST(AdapterRpc, LifeOfAnAdapter) {
   EXPECT_EQ(client.adapter.display_name(), "Capitals");
   EXPECT_EQ(client.adapter.labels().at("team"), "x");
   EXPECT_NE(client.adapter.etag(), first.etag());
-  ExpectError(client.Update(update), grpc::StatusCode::ABORTED,
-              "ETAG_MISMATCH", {});
+  ExpectError(client.Update(update), grpc::StatusCode::ABORTED, "ETAG_MISMATCH",
+              {});
   update.mutable_adapter()->set_etag("xyz");
-  ExpectError(client.Update(update), grpc::StatusCode::ABORTED,
-              "ETAG_MISMATCH", {"xyz"});
+  ExpectError(client.Update(update), grpc::StatusCode::ABORTED, "ETAG_MISMATCH",
+              {"xyz"});
 
   // The same content is no new version, other content is.
   v1::UpdateAdapterRequest source;
@@ -268,8 +268,7 @@ TEST(AdapterRpc, AliasesPointToVersions) {
   ExpectError(client.SetAlias("base", "reverse"),
               grpc::StatusCode::ALREADY_EXISTS, "ADAPTER_EXISTS", {"base"});
   ExpectError(client.SetAlias("bad name", "reverse"),
-              grpc::StatusCode::INVALID_ARGUMENT, "INVALID_NAME",
-              {"bad name"});
+              grpc::StatusCode::INVALID_ARGUMENT, "INVALID_NAME", {"bad name"});
   grpc::ClientContext context;
   v1::SetAliasRequest two;
   two.mutable_alias()->set_name("tenants/default/aliases/two");
@@ -300,12 +299,11 @@ TEST(AdapterRpc, RefusesBadRegistrations) {
   ExpectError(client.Create(CreateRequest("a", "/etc")),
               grpc::StatusCode::PERMISSION_DENIED, "PATH_NOT_ALLOWED",
               {"/etc"});
-  ExpectError(
-      client.Create(CreateRequest("a", DemoDir() + "/../../../etc")),
-      grpc::StatusCode::PERMISSION_DENIED, "PATH_NOT_ALLOWED", {"etc"});
-  for (const std::string& id : {std::string(), std::string("a/b"),
-                                std::string("a@1"), std::string(".x"),
-                                std::string(64, 'a'), std::string("a b")}) {
+  ExpectError(client.Create(CreateRequest("a", DemoDir() + "/../../../etc")),
+              grpc::StatusCode::PERMISSION_DENIED, "PATH_NOT_ALLOWED", {"etc"});
+  for (const std::string& id :
+       {std::string(), std::string("a/b"), std::string("a@1"),
+        std::string(".x"), std::string(64, 'a'), std::string("a b")}) {
     ExpectError(client.Create(CreateRequest(id, upper)),
                 grpc::StatusCode::INVALID_ARGUMENT, "INVALID_NAME",
                 {"adapter_id"});
@@ -313,8 +311,7 @@ TEST(AdapterRpc, RefusesBadRegistrations) {
   ExpectError(client.Create(CreateRequest("a", "")),
               grpc::StatusCode::INVALID_ARGUMENT, "INVALID_FIELD",
               {"adapter.source.local_path"});
-  EXPECT_EQ(client.Create(CreateRequest("a", DemoDir() + "/none"))
-                .error_code(),
+  EXPECT_EQ(client.Create(CreateRequest("a", DemoDir() + "/none")).error_code(),
             grpc::StatusCode::NOT_FOUND);
   v1::CreateAdapterRequest digest = CreateRequest("a", upper);
   digest.mutable_adapter()->mutable_source()->set_expected_sha256(
@@ -331,9 +328,8 @@ TEST(AdapterRpc, RefusesBadRegistrations) {
               "INVALID_NAME", {"parent", "default"});
   v1::CreateAdapterRequest other_base = CreateRequest("a", upper);
   other_base.mutable_adapter()->set_base_model("llama");
-  ExpectError(client.Create(other_base),
-              grpc::StatusCode::FAILED_PRECONDITION, "ADAPTER_INCOMPATIBLE",
-              {"llama", "base"});
+  ExpectError(client.Create(other_base), grpc::StatusCode::FAILED_PRECONDITION,
+              "ADAPTER_INCOMPATIBLE", {"llama", "base"});
   v1::CreateAdapterRequest display = CreateRequest("a", upper);
   display.mutable_adapter()->set_display_name(std::string(64, 'x'));
   ExpectError(client.Create(display), grpc::StatusCode::INVALID_ARGUMENT,
@@ -364,14 +360,12 @@ TEST(AdapterRpc, LoadsUnloadsAndPins) {
   EXPECT_EQ(client.adapter.tier(), v1::TIER_DEVICE);
   EXPECT_EQ(demo.Load().device_adapters(), 1u);
   ASSERT_TRUE(
-      client.Unload("reverse", v1::TIER_HOST, v1::IN_FLIGHT_POLICY_DRAIN)
-          .ok());
+      client.Unload("reverse", v1::TIER_HOST, v1::IN_FLIGHT_POLICY_DRAIN).ok());
   EXPECT_EQ(client.adapter.tier(), v1::TIER_HOST);
   EXPECT_EQ(demo.Load().device_adapters(), 0u);
   EXPECT_EQ(demo.Load().device_adapter_bytes(), 0u);
   ASSERT_TRUE(
-      client.Unload("reverse", v1::TIER_DISK, v1::IN_FLIGHT_POLICY_DRAIN)
-          .ok());
+      client.Unload("reverse", v1::TIER_DISK, v1::IN_FLIGHT_POLICY_DRAIN).ok());
   EXPECT_EQ(client.adapter.tier(), v1::TIER_DISK);
   EXPECT_EQ(demo.Load().host_adapter_bytes(), 0u);
 
@@ -386,8 +380,7 @@ TEST(AdapterRpc, LoadsUnloadsAndPins) {
   ASSERT_TRUE(client.Update(unpin).ok());
   EXPECT_FALSE(client.adapter.pinned());
   EXPECT_TRUE(
-      client.Unload("reverse", v1::TIER_DISK, v1::IN_FLIGHT_POLICY_DRAIN)
-          .ok());
+      client.Unload("reverse", v1::TIER_DISK, v1::IN_FLIGHT_POLICY_DRAIN).ok());
   ExpectError(client.Load("nobody", v1::TIER_DEVICE),
               grpc::StatusCode::NOT_FOUND, "ADAPTER_NOT_FOUND", {"nobody"});
 }
@@ -434,9 +427,9 @@ TEST(AdapterRpc, DeleteInUseFollowsThePolicy) {
                 grpc::StatusCode::FAILED_PRECONDITION, "ADAPTER_IN_USE",
                 {"reverse"});
     // It is as it was.
-    EXPECT_EQ(demo.Stream(TextRequest("reverse", "Word: parrot\nAnswer:"))
-                  .text(),
-              " torrap");
+    EXPECT_EQ(
+        demo.Stream(TextRequest("reverse", "Word: parrot\nAnswer:")).text(),
+        " torrap");
     EXPECT_EQ(stream.Finish(), v1::FINISH_REASON_LENGTH);
     EXPECT_TRUE(stream.status.ok()) << stream.status.error_message();
   }
@@ -489,10 +482,9 @@ TEST(AdapterRpc, DeleteInUseFollowsThePolicy) {
     v1::DeleteAdapterRequest request;
     request.set_name(NameOf("reverse"));
     google::protobuf::Empty empty;
-    EXPECT_EQ(demo.adapters()
-                  .DeleteAdapter(&context, request, &empty)
-                  .error_code(),
-              grpc::StatusCode::DEADLINE_EXCEEDED);
+    EXPECT_EQ(
+        demo.adapters().DeleteAdapter(&context, request, &empty).error_code(),
+        grpc::StatusCode::DEADLINE_EXCEEDED);
     EXPECT_EQ(stream.Finish(), v1::FINISH_REASON_LENGTH);
     bool usable = false;
     for (int i = 0; i < 1000 && !usable; ++i) {
@@ -548,8 +540,7 @@ grpc::Status Upload(DemoServer& demo, const v1::UploadAdapterRequest& first,
     request.mutable_chunk()->set_file_name(chunk.file);
     request.mutable_chunk()->set_offset(chunk.offset);
     request.mutable_chunk()->set_data(chunk.data);
-    request.mutable_chunk()->set_crc32c(chunk.crc.value_or(
-        Crc32c(chunk.data)));
+    request.mutable_chunk()->set_crc32c(chunk.crc.value_or(Crc32c(chunk.data)));
     ok = writer->Write(request);
   }
   writer->WritesDone();
@@ -567,9 +558,9 @@ TEST(UploadRpc, RegistersAndUpdatesWhatWasSent) {
   DemoServer demo;
   Client client(demo);
   v1::Adapter adapter;
-  grpc::Status status = Upload(demo, UploadHeader("caesar"),
-                               ChunksOf(DemoAdapterDir("caesar"), 10000),
-                               &adapter);
+  grpc::Status status =
+      Upload(demo, UploadHeader("caesar"),
+             ChunksOf(DemoAdapterDir("caesar"), 10000), &adapter);
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(adapter.name(), NameOf("caesar"));
   EXPECT_FALSE(adapter.has_source());
@@ -582,9 +573,9 @@ TEST(UploadRpc, RegistersAndUpdatesWhatWasSent) {
 
   v1::UploadAdapterRequest update;
   update.mutable_update()->mutable_adapter()->set_name(NameOf("caesar"));
-  status = Upload(demo, update,
-                  ChunksOf(DemoDir() + "/adapters-v2/caesar", 1 << 20),
-                  &adapter);
+  status =
+      Upload(demo, update, ChunksOf(DemoDir() + "/adapters-v2/caesar", 1 << 20),
+             &adapter);
   ASSERT_TRUE(status.ok()) << status.error_message();
   EXPECT_EQ(adapter.version(), 2u);
   EXPECT_EQ(demo.Stream(TextRequest("caesar", prompt)).text(), " ufwwty");
@@ -624,8 +615,8 @@ TEST(UploadRpc, RefusesWhatIsWrongAndLeavesNothing) {
               {"adapter_config.json"});
   v1::UploadAdapterRequest chunk_first;
   chunk_first.mutable_chunk()->set_file_name("adapter_config.json");
-  ExpectError(Upload(demo, chunk_first, {}, &adapter), invalid,
-              "INVALID_FIELD", {"chunk"});
+  ExpectError(Upload(demo, chunk_first, {}, &adapter), invalid, "INVALID_FIELD",
+              {"chunk"});
   ExpectError(Upload(demo, v1::UploadAdapterRequest(), {}, &adapter), invalid,
               "INVALID_FIELD", {"part"});
   std::vector<UploadChunk> truncated = good;
@@ -638,8 +629,8 @@ TEST(UploadRpc, RefusesWhatIsWrongAndLeavesNothing) {
       ->mutable_adapter()
       ->mutable_source()
       ->set_local_path("/etc");
-  ExpectError(Upload(demo, with_path, good, &adapter), invalid,
-              "INVALID_FIELD", {"adapter.source"});
+  ExpectError(Upload(demo, with_path, good, &adapter), invalid, "INVALID_FIELD",
+              {"adapter.source"});
   {
     grpc::ClientContext context;
     const auto writer = demo.adapters().UploadAdapter(&context, &adapter);
@@ -698,8 +689,7 @@ TEST(WatchRpc, SendsTheSetAndThenChanges) {
   // Another watch goes on where a first one stopped.
   grpc::ClientContext resumed_context;
   request.set_resume_after(bookmark);
-  const auto resumed =
-      demo.adapters().WatchAdapters(&resumed_context, request);
+  const auto resumed = demo.adapters().WatchAdapters(&resumed_context, request);
   ASSERT_TRUE(resumed->Read(&event));
   EXPECT_GT(event.sequence(), bookmark);
   resumed_context.TryCancel();

@@ -83,9 +83,9 @@ TEST(AdminRpc, TellsWhatTheServerIs) {
   DemoServer demo;
   grpc::ClientContext context;
   v1::GetServerInfoResponse info;
-  ASSERT_TRUE(
-      demo.admin().GetServerInfo(&context, v1::GetServerInfoRequest(), &info)
-          .ok());
+  ASSERT_TRUE(demo.admin()
+                  .GetServerInfo(&context, v1::GetServerInfoRequest(), &info)
+                  .ok());
   EXPECT_EQ(info.base_model(), "base");
   EXPECT_EQ(info.backend(), "cpu");
   EXPECT_EQ(info.dtype(), "bf16");
@@ -136,9 +136,9 @@ TEST(AdminRpc, FlushDropsThePrefixCache) {
   ASSERT_TRUE(demo.BecomesIdle());
   grpc::ClientContext context;
   v1::FlushCacheResponse flushed;
-  ASSERT_TRUE(
-      demo.admin().FlushCache(&context, v1::FlushCacheRequest(), &flushed)
-          .ok());
+  ASSERT_TRUE(demo.admin()
+                  .FlushCache(&context, v1::FlushCacheRequest(), &flushed)
+                  .ok());
   EXPECT_GT(flushed.freed_blocks(), 0u);
   EXPECT_EQ(demo.Stream(TextRequest("base", prompt)).started.cached_tokens(),
             0u);
@@ -166,16 +166,14 @@ TEST(AdminRpc, DrainEndsReadinessAndLetsRequestsFinish) {
   v1::DrainServerResponse drained;
   {
     grpc::ClientContext drain_context;
-    ASSERT_TRUE(
-        demo.admin().DrainServer(&drain_context, drain, &drained).ok());
+    ASSERT_TRUE(demo.admin().DrainServer(&drain_context, drain, &drained).ok());
   }
   EXPECT_EQ(drained.remaining_requests(), 1u);
   for (const char* const name : kReadyNames) {
     EXPECT_EQ(HealthOf(demo, name), 2) << name;
   }
   EXPECT_EQ(HealthOf(demo, "liveness"), 1);
-  const grpc::Status refused =
-      demo.Stream(TextRequest("base", "x")).status;
+  const grpc::Status refused = demo.Stream(TextRequest("base", "x")).status;
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(DetailsOf(refused).reason, "SERVER_DRAINING");
   EXPECT_TRUE(DetailsOf(refused).has_retry);
@@ -287,10 +285,10 @@ TEST(Transport, ReflectionListsTheServices) {
   DemoServer demo;
   grpc::Status status;
   // ServerReflectionRequest.list_services = 7
-  const std::string answer = CallRaw(
-      demo.channel(),
-      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-      StringField(7, "*"), &status);
+  const std::string answer =
+      CallRaw(demo.channel(),
+              "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+              StringField(7, "*"), &status);
   for (const char* const name :
        {"lorikeet.v1.InferenceService", "lorikeet.v1.AdapterService",
         "lorikeet.v1.AdminService", "grpc.health.v1.Health"}) {

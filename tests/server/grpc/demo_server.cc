@@ -74,7 +74,8 @@ std::string DemoAdapterDir(const std::string& name) {
 const Json& DemoGoldens() {
   static const Json* const goldens = [] {
     PosixFileSystem fs;
-    const auto text = fs.ReadFile(JoinPath(DemoDir(), "goldens.json"), 64 << 20);
+    const auto text =
+        fs.ReadFile(JoinPath(DemoDir(), "goldens.json"), 64 << 20);
     CHECK(text.ok());
     auto json = Json::Parse(*text);
     CHECK(json.ok());
@@ -153,9 +154,8 @@ DemoServer::DemoServer(const std::function<void(ServerOptions*)>& tweak) {
   // 64 KiB.
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  channel_ = grpc::CreateCustomChannel(server_->grpc_address(),
-                                       grpc::InsecureChannelCredentials(),
-                                       arguments);
+  channel_ = grpc::CreateCustomChannel(
+      server_->grpc_address(), grpc::InsecureChannelCredentials(), arguments);
   inference_ = v1::InferenceService::NewStub(channel_);
   adapters_ = v1::AdapterService::NewStub(channel_);
   admin_ = v1::AdminService::NewStub(channel_);

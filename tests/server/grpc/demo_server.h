@@ -47,7 +47,7 @@ struct ErrorDetails {
   std::string reason;
   std::string domain;
   std::map<std::string, std::string> metadata;
-  std::string field;              // of the first violation
+  std::string field;  // of the first violation
   std::string resource_type;
   std::string resource_name;
   bool has_retry = false;
@@ -72,8 +72,8 @@ class DemoServer {
  public:
   // `tweak` changes the options: port 0, one thread, the demo folder as the
   // adapters' root, a fresh state directory.
-  explicit DemoServer(
-      const std::function<void(ServerOptions*)>& tweak = [](ServerOptions*) {});
+  explicit DemoServer(const std::function<void(ServerOptions*)>& tweak =
+                          [](ServerOptions*) {});
 
   Server& server() { return *server_; }
   std::shared_ptr<grpc::Channel> channel() const { return channel_; }

@@ -26,8 +26,8 @@ constexpr uint32_t kVocabSize = 350;
 constexpr uint32_t kMaxModelLen = 1024;
 
 void ExpectMatches(const DemoCase& expected, const Answer& answer) {
-  ASSERT_TRUE(answer.status.ok()) << expected.task << ": "
-                                  << answer.status.error_message();
+  ASSERT_TRUE(answer.status.ok())
+      << expected.task << ": " << answer.status.error_message();
   ASSERT_EQ(answer.candidates.size(), 1u);
   EXPECT_EQ(answer.text(), expected.text) << expected.task;
   EXPECT_EQ(answer.ids(), expected.ids) << expected.task;
@@ -108,8 +108,7 @@ TEST(GenerateRpc, ASwapLeavesARunningStreamOnItsVersion) {
   while (reader->Read(&event)) text += event.delta().text();
   ASSERT_TRUE(reader->Finish().ok());
   EXPECT_EQ(text, undisturbed.text());
-  EXPECT_EQ(started.adapter_revision(),
-            undisturbed.started.adapter_revision());
+  EXPECT_EQ(started.adapter_revision(), undisturbed.started.adapter_revision());
 
   // The old version has a name, and so has its content.
   for (const std::string& task :
@@ -139,8 +138,8 @@ TEST(GenerateRpc, SamplesTheSameForTheSameSeedWhateverElseRuns) {
   EXPECT_GT(texts.size(), 1u) << "candidates differ";
   std::vector<std::future<Answer>> others;
   for (int i = 0; i < 4; ++i) {
-    others.push_back(std::async(std::launch::async,
-                                [&] { return demo.Stream(request); }));
+    others.push_back(
+        std::async(std::launch::async, [&] { return demo.Stream(request); }));
   }
   for (std::future<Answer>& other : others) {
     const Answer answer = other.get();
@@ -269,34 +268,67 @@ std::vector<BadRequestCase> BadRequests() {
     return [name](v1::GenerateRequest* r) { r->set_task(name); };
   };
   return {
-      {"unknown task", task("nobody"), grpc::StatusCode::NOT_FOUND,
-       "ADAPTER_NOT_FOUND", "task", {"nobody"}},
-      {"unknown version", task("reverse@9"), grpc::StatusCode::NOT_FOUND,
-       "ADAPTER_NOT_FOUND", "task", {"reverse@9"}},
-      {"other tenant", task("acme/reverse"), grpc::StatusCode::NOT_FOUND,
-       "ADAPTER_NOT_FOUND", "task", {"acme/reverse"}},
-      {"base with version", task("base@1"), grpc::StatusCode::NOT_FOUND,
-       "ADAPTER_NOT_FOUND", "task", {"base@1"}},
+      {"unknown task",
+       task("nobody"),
+       grpc::StatusCode::NOT_FOUND,
+       "ADAPTER_NOT_FOUND",
+       "task",
+       {"nobody"}},
+      {"unknown version",
+       task("reverse@9"),
+       grpc::StatusCode::NOT_FOUND,
+       "ADAPTER_NOT_FOUND",
+       "task",
+       {"reverse@9"}},
+      {"other tenant",
+       task("acme/reverse"),
+       grpc::StatusCode::NOT_FOUND,
+       "ADAPTER_NOT_FOUND",
+       "task",
+       {"acme/reverse"}},
+      {"base with version",
+       task("base@1"),
+       grpc::StatusCode::NOT_FOUND,
+       "ADAPTER_NOT_FOUND",
+       "task",
+       {"base@1"}},
       {"empty task", task(""), kInvalid, "TASK_MISSING", "task", {"task"}},
       {"bad task", task("a b"), kInvalid, "INVALID_TASK", "task", {"a b"}},
-      {"empty text", [](v1::GenerateRequest* r) { r->set_text(""); }, kInvalid,
-       "PROMPT_EMPTY", "text", {"text", "empty"}},
-      {"no prompt", [](v1::GenerateRequest* r) { r->clear_prompt(); }, kInvalid,
-       "PROMPT_EMPTY", "prompt", {"prompt", "empty"}},
-      {"no ids", [](v1::GenerateRequest* r) { r->mutable_token_ids(); },
-       kInvalid, "PROMPT_EMPTY", "prompt", {"prompt", "empty"}},
+      {"empty text",
+       [](v1::GenerateRequest* r) { r->set_text(""); },
+       kInvalid,
+       "PROMPT_EMPTY",
+       "text",
+       {"text", "empty"}},
+      {"no prompt",
+       [](v1::GenerateRequest* r) { r->clear_prompt(); },
+       kInvalid,
+       "PROMPT_EMPTY",
+       "prompt",
+       {"prompt", "empty"}},
+      {"no ids",
+       [](v1::GenerateRequest* r) { r->mutable_token_ids(); },
+       kInvalid,
+       "PROMPT_EMPTY",
+       "prompt",
+       {"prompt", "empty"}},
       {"id past the vocabulary",
        [](v1::GenerateRequest* r) {
          r->mutable_token_ids()->add_ids(3);
          r->mutable_token_ids()->add_ids(kVocabSize);
        },
-       kInvalid, "INVALID_FIELD", "token_ids.ids[1]",
+       kInvalid,
+       "INVALID_FIELD",
+       "token_ids.ids[1]",
        {"token_ids.ids[1]", "350", "vocab_size"}},
       {"huge id",
        [](v1::GenerateRequest* r) {
          r->mutable_token_ids()->add_ids(4294967295u);
        },
-       kInvalid, "INVALID_FIELD", "token_ids.ids[0]", {"4294967295"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "token_ids.ids[0]",
+       {"4294967295"}},
       {"prompt longer than the context",
        [](v1::GenerateRequest* r) {
          for (uint32_t i = 0; i < kMaxModelLen; ++i) {
@@ -304,113 +336,225 @@ std::vector<BadRequestCase> BadRequests() {
          }
          r->clear_stop();
        },
-       kInvalid, "CONTEXT_LENGTH_EXCEEDED", "prompt", {"1024"}},
+       kInvalid,
+       "CONTEXT_LENGTH_EXCEEDED",
+       "prompt",
+       {"1024"}},
       {"text longer than the context",
        [](v1::GenerateRequest* r) { r->set_text(std::string(4000, 'q')); },
-       kInvalid, "CONTEXT_LENGTH_EXCEEDED", nullptr, {"1024"}},
+       kInvalid,
+       "CONTEXT_LENGTH_EXCEEDED",
+       nullptr,
+       {"1024"}},
       {"text of megabytes",
        [](v1::GenerateRequest* r) { r->set_text(std::string(5 << 20, 'q')); },
-       kInvalid, "CONTEXT_LENGTH_EXCEEDED", "text", {"5242880", "1024"}},
+       kInvalid,
+       "CONTEXT_LENGTH_EXCEEDED",
+       "text",
+       {"5242880", "1024"}},
       {"max_tokens beyond the context",
-       stop([](v1::StopConditions* s) { s->set_max_tokens(1024); }), kInvalid,
-       "CONTEXT_LENGTH_EXCEEDED", "stop.max_tokens",
+       stop([](v1::StopConditions* s) { s->set_max_tokens(1024); }),
+       kInvalid,
+       "CONTEXT_LENGTH_EXCEEDED",
+       "stop.max_tokens",
        {"stop.max_tokens", "1024"}},
       {"max_tokens 0",
-       stop([](v1::StopConditions* s) { s->set_max_tokens(0); }), kInvalid,
-       "INVALID_FIELD", "stop.max_tokens", {"stop.max_tokens", "0"}},
+       stop([](v1::StopConditions* s) { s->set_max_tokens(0); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "stop.max_tokens",
+       {"stop.max_tokens", "0"}},
       {"min_tokens over max_tokens",
-       stop([](v1::StopConditions* s) { s->set_min_tokens(21); }), kInvalid,
-       "INVALID_FIELD", "stop.min_tokens", {"stop.min_tokens", "21", "20"}},
-      {"17 stop strings", stop([](v1::StopConditions* s) {
+       stop([](v1::StopConditions* s) { s->set_min_tokens(21); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "stop.min_tokens",
+       {"stop.min_tokens", "21", "20"}},
+      {"17 stop strings",
+       stop([](v1::StopConditions* s) {
          for (int i = 0; i < 17; ++i) s->add_stop("x");
        }),
-       kInvalid, "INVALID_FIELD", "stop.stop", {"stop.stop", "17", "16"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "stop.stop",
+       {"stop.stop", "17", "16"}},
       {"long stop string",
        stop([](v1::StopConditions* s) { s->add_stop(std::string(257, 'x')); }),
-       kInvalid, "INVALID_FIELD", nullptr, {"stop.stop[0]", "257", "256"}},
+       kInvalid,
+       "INVALID_FIELD",
+       nullptr,
+       {"stop.stop[0]", "257", "256"}},
       {"empty stop string",
-       stop([](v1::StopConditions* s) { s->add_stop(""); }), kInvalid,
-       "INVALID_FIELD", nullptr, {"stop.stop[0]", "0"}},
-      {"65 stop ids", stop([](v1::StopConditions* s) {
+       stop([](v1::StopConditions* s) { s->add_stop(""); }),
+       kInvalid,
+       "INVALID_FIELD",
+       nullptr,
+       {"stop.stop[0]", "0"}},
+      {"65 stop ids",
+       stop([](v1::StopConditions* s) {
          for (int i = 0; i < 65; ++i) s->add_stop_token_ids(1);
        }),
-       kInvalid, "INVALID_FIELD", "stop.stop_token_ids", {"65", "64"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "stop.stop_token_ids",
+       {"65", "64"}},
       {"stop id past the vocabulary",
        stop([](v1::StopConditions* s) { s->add_stop_token_ids(999); }),
-       kInvalid, "INVALID_FIELD", "stop.stop_token_ids[0]", {"999", "350"}},
-      {"n 0", sampling([](v1::SamplingParams* s) { s->set_n(0); }), kInvalid,
-       "INVALID_FIELD", "sampling.n", {"sampling.n", "0", "[1, 64]"}},
-      {"n 65", sampling([](v1::SamplingParams* s) { s->set_n(65); }), kInvalid,
-       "INVALID_FIELD", "sampling.n", {"sampling.n", "65", "[1, 64]"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "stop.stop_token_ids[0]",
+       {"999", "350"}},
+      {"n 0",
+       sampling([](v1::SamplingParams* s) { s->set_n(0); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.n",
+       {"sampling.n", "0", "[1, 64]"}},
+      {"n 65",
+       sampling([](v1::SamplingParams* s) { s->set_n(65); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.n",
+       {"sampling.n", "65", "[1, 64]"}},
       {"n of four billion",
-       sampling([](v1::SamplingParams* s) { s->set_n(4294967295u); }), kInvalid,
-       "INVALID_FIELD", "sampling.n", {"4294967295"}},
+       sampling([](v1::SamplingParams* s) { s->set_n(4294967295u); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.n",
+       {"4294967295"}},
       {"temperature -1",
        sampling([](v1::SamplingParams* s) { s->set_temperature(-1); }),
-       kInvalid, "INVALID_FIELD", "sampling.temperature", {"-1"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.temperature",
+       {"-1"}},
       {"temperature NaN",
        sampling([nan](v1::SamplingParams* s) { s->set_temperature(nan); }),
-       kInvalid, "INVALID_FIELD", "sampling.temperature", {"nan"}},
-      {"temperature infinite", sampling([](v1::SamplingParams* s) {
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.temperature",
+       {"nan"}},
+      {"temperature infinite",
+       sampling([](v1::SamplingParams* s) {
          s->set_temperature(std::numeric_limits<float>::infinity());
        }),
-       kInvalid, "INVALID_FIELD", "sampling.temperature", {"inf"}},
-      {"top_p 0", sampling([](v1::SamplingParams* s) { s->set_top_p(0); }),
-       kInvalid, "INVALID_FIELD", "sampling.top_p", {"(0, 1]"}},
-      {"top_p 1.5", sampling([](v1::SamplingParams* s) { s->set_top_p(1.5); }),
-       kInvalid, "INVALID_FIELD", "sampling.top_p", {"1.5", "(0, 1]"}},
-      {"top_k -2", sampling([](v1::SamplingParams* s) { s->set_top_k(-2); }),
-       kInvalid, "INVALID_FIELD", "sampling.top_k", {"-2"}},
-      {"min_p 2", sampling([](v1::SamplingParams* s) { s->set_min_p(2); }),
-       kInvalid, "INVALID_FIELD", "sampling.min_p", {"2", "[0, 1]"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.temperature",
+       {"inf"}},
+      {"top_p 0",
+       sampling([](v1::SamplingParams* s) { s->set_top_p(0); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.top_p",
+       {"(0, 1]"}},
+      {"top_p 1.5",
+       sampling([](v1::SamplingParams* s) { s->set_top_p(1.5); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.top_p",
+       {"1.5", "(0, 1]"}},
+      {"top_k -2",
+       sampling([](v1::SamplingParams* s) { s->set_top_k(-2); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.top_k",
+       {"-2"}},
+      {"min_p 2",
+       sampling([](v1::SamplingParams* s) { s->set_min_p(2); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.min_p",
+       {"2", "[0, 1]"}},
       {"presence 3",
        sampling([](v1::SamplingParams* s) { s->set_presence_penalty(3); }),
-       kInvalid, "INVALID_FIELD", "sampling.presence_penalty", {"[-2, 2]"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.presence_penalty",
+       {"[-2, 2]"}},
       {"frequency -3",
        sampling([](v1::SamplingParams* s) { s->set_frequency_penalty(-3); }),
-       kInvalid, "INVALID_FIELD", "sampling.frequency_penalty", {"[-2, 2]"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.frequency_penalty",
+       {"[-2, 2]"}},
       {"repetition 0",
        sampling([](v1::SamplingParams* s) { s->set_repetition_penalty(0); }),
-       kInvalid, "INVALID_FIELD", "sampling.repetition_penalty", {"0"}},
-      {"bias 101", sampling([](v1::SamplingParams* s) {
-         (*s->mutable_logit_bias())[5] = 101;
-       }),
-       kInvalid, "INVALID_FIELD", "sampling.logit_bias[5]",
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.repetition_penalty",
+       {"0"}},
+      {"bias 101",
+       sampling(
+           [](v1::SamplingParams* s) { (*s->mutable_logit_bias())[5] = 101; }),
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.logit_bias[5]",
        {"101", "[-100, 100]"}},
-      {"bias of an unknown id", sampling([](v1::SamplingParams* s) {
-         (*s->mutable_logit_bias())[5000] = 1;
-       }),
-       kInvalid, "INVALID_FIELD", nullptr, {"logit_bias", "5000", "350"}},
-      {"1025 biases", sampling([](v1::SamplingParams* s) {
+      {"bias of an unknown id",
+       sampling(
+           [](v1::SamplingParams* s) { (*s->mutable_logit_bias())[5000] = 1; }),
+       kInvalid,
+       "INVALID_FIELD",
+       nullptr,
+       {"logit_bias", "5000", "350"}},
+      {"1025 biases",
+       sampling([](v1::SamplingParams* s) {
          for (uint32_t i = 0; i < 1025; ++i) (*s->mutable_logit_bias())[i] = 1;
        }),
-       kInvalid, "INVALID_FIELD", "sampling.logit_bias", {"1025", "1024"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "sampling.logit_bias",
+       {"1025", "1024"}},
       {"33 logprobs",
-       output([](v1::OutputOptions* o) { o->set_logprobs(33); }), kInvalid,
-       "INVALID_FIELD", "output.logprobs", {"33", "[0, 32]"}},
+       output([](v1::OutputOptions* o) { o->set_logprobs(33); }),
+       kInvalid,
+       "INVALID_FIELD",
+       "output.logprobs",
+       {"33", "[0, 32]"}},
       {"33 prompt logprobs",
        output([](v1::OutputOptions* o) { o->set_prompt_logprobs(33); }),
-       kInvalid, "INVALID_FIELD", "output.prompt_logprobs", {"33", "[0, 32]"}},
-      {"nothing to send", output([](v1::OutputOptions* o) {
+       kInvalid,
+       "INVALID_FIELD",
+       "output.prompt_logprobs",
+       {"33", "[0, 32]"}},
+      {"nothing to send",
+       output([](v1::OutputOptions* o) {
          o->set_omit_text(true);
          o->set_omit_token_ids(true);
        }),
-       kInvalid, "INVALID_FIELD", "output.omit_token_ids", {"omit_text"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "output.omit_token_ids",
+       {"omit_text"}},
       {"17 labels",
        [](v1::GenerateRequest* r) {
          for (int i = 0; i < 17; ++i) {
            (*r->mutable_labels())[absl::StrCat(i)] = "x";
          }
        },
-       kInvalid, "INVALID_FIELD", "labels", {"17", "16"}},
+       kInvalid,
+       "INVALID_FIELD",
+       "labels",
+       {"17", "16"}},
       {"text that is no UTF-8",
-       [](v1::GenerateRequest* r) { r->set_text("\xff\xfe"); }, kInvalid,
-       "INVALID_UTF8", "text", {"text", "UTF-8"}},
+       [](v1::GenerateRequest* r) { r->set_text("\xff\xfe"); },
+       kInvalid,
+       "INVALID_UTF8",
+       "text",
+       {"text", "UTF-8"}},
       {"stop string that is no UTF-8",
-       stop([](v1::StopConditions* s) { s->add_stop("\xc3"); }), kInvalid,
-       "INVALID_UTF8", "stop.stop", {"stop.stop", "UTF-8"}},
-      {"task that is no UTF-8", task("\xed\xa0\x80"), kInvalid, "INVALID_UTF8",
-       "task", {"task", "UTF-8"}},
+       stop([](v1::StopConditions* s) { s->add_stop("\xc3"); }),
+       kInvalid,
+       "INVALID_UTF8",
+       "stop.stop",
+       {"stop.stop", "UTF-8"}},
+      {"task that is no UTF-8",
+       task("\xed\xa0\x80"),
+       kInvalid,
+       "INVALID_UTF8",
+       "task",
+       {"task", "UTF-8"}},
   };
 }
 
@@ -470,8 +614,7 @@ TEST(GenerateRpc, AFullQueueRefusesWithAHint) {
     const Answer answer = future.get();
     if (answer.status.ok()) continue;
     ++refused;
-    EXPECT_EQ(answer.status.error_code(),
-              grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_EQ(answer.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
     EXPECT_EQ(DetailsOf(answer.status).reason, "QUEUE_FULL");
     EXPECT_TRUE(DetailsOf(answer.status).has_retry);
   }
@@ -523,10 +666,9 @@ TEST(GenerateRpc, ADeadlineStopsTheWork) {
     v1::GenerateUnaryRequest unary;
     *unary.mutable_request() = request;
     v1::GenerateUnaryResponse response;
-    EXPECT_EQ(demo.inference()
-                  .GenerateUnary(&context, unary, &response)
-                  .error_code(),
-              grpc::StatusCode::DEADLINE_EXCEEDED);
+    EXPECT_EQ(
+        demo.inference().GenerateUnary(&context, unary, &response).error_code(),
+        grpc::StatusCode::DEADLINE_EXCEEDED);
   }
   EXPECT_TRUE(demo.BecomesIdle());
   EXPECT_LT(demo.Load().generated_tokens(), 2u * 32u * 1000u);
@@ -651,9 +793,9 @@ TEST(InferenceRpc, ListsModelsPageByPage) {
     }
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
-  EXPECT_THAT(ids, ::testing::ElementsAre("base", "caesar", "double", "ends",
-                                          "length", "reverse", "sort", "upper",
-                                          "vowels"));
+  EXPECT_THAT(
+      ids, ::testing::ElementsAre("base", "caesar", "double", "ends", "length",
+                                  "reverse", "sort", "upper", "vowels"));
   grpc::ClientContext context;
   v1::ListModelsResponse response;
   request.set_page_size(-1);

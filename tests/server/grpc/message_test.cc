@@ -48,8 +48,7 @@ TEST(ParseMessage, RefusesNoiseOfAnyLength) {
 }
 
 TEST(Names, AreParsedStrictly) {
-  const auto name =
-      ParseName("name", "adapters", "tenants/default/adapters/a");
+  const auto name = ParseName("name", "adapters", "tenants/default/adapters/a");
   ASSERT_TRUE(name.ok());
   EXPECT_EQ(name->tenant, "default");
   EXPECT_EQ(name->id, "a");
@@ -128,16 +127,13 @@ TEST(Durations, AreChecked) {
   google::protobuf::Duration d;
   d.set_seconds(2);
   d.set_nanos(5);
-  const auto value =
-      ToDuration("t", d, absl::ZeroDuration(), absl::Seconds(3));
+  const auto value = ToDuration("t", d, absl::ZeroDuration(), absl::Seconds(3));
   ASSERT_TRUE(value.ok());
   EXPECT_EQ(*value, absl::Seconds(2) + absl::Nanoseconds(5));
   d.set_seconds(-1);
-  EXPECT_FALSE(
-      ToDuration("t", d, absl::ZeroDuration(), absl::Seconds(3)).ok());
+  EXPECT_FALSE(ToDuration("t", d, absl::ZeroDuration(), absl::Seconds(3)).ok());
   d.set_seconds(INT64_MAX);
-  EXPECT_FALSE(
-      ToDuration("t", d, absl::ZeroDuration(), absl::Seconds(3)).ok());
+  EXPECT_FALSE(ToDuration("t", d, absl::ZeroDuration(), absl::Seconds(3)).ok());
 }
 
 }  // namespace

@@ -51,8 +51,8 @@ class Child {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, out[1], STDOUT_FILENO);
     posix_spawn_file_actions_addclose(&actions, out[0]);
-    std::string state = absl::StrCat(kStateDirVariable, "=",
-                                     FreshTempDir("serve_state"));
+    std::string state =
+        absl::StrCat(kStateDirVariable, "=", FreshTempDir("serve_state"));
     std::vector<char*> env;
     for (char** e = environ; *e != nullptr; ++e) env.push_back(*e);
     env.push_back(state.data());
@@ -140,8 +140,8 @@ TEST(ServeTest, SigtermFinishesWhatRuns) {
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
   int finished = 0;
   while (reader->Read(&event)) {
-    finished += event.has_finished() && event.finished().finish_reason() ==
-                                            v1::FINISH_REASON_LENGTH;
+    finished += event.has_finished() &&
+                event.finished().finish_reason() == v1::FINISH_REASON_LENGTH;
   }
   EXPECT_TRUE(reader->Finish().ok());
   EXPECT_EQ(finished, 8);
