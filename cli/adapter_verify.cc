@@ -1,0 +1,139 @@
+#include "cli/adapter_verify.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "adapters/adapter_weights.h"
+#include "adapters/peft_reader.h"
+#include "base/file_system.h"
+#include "base/json.h"
+#include "base/reason.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cli/table.h"
+#include "model/config.h"
+
+namespace lorikeet {
+namespace {
+
+struct Flags {
+  std::string dir;
+  std::string model_dir;
+  OutputFormat output = OutputFormat::kTable;
+  int64_t max_rank = PeftLimits().max_rank;
+};
+
+std::string Shape(ConstTensor t) { return absl::StrCat(t.rows, " x ", t.cols); }
+
+std::string ToText(const AdapterWeights& weights) {
+  Table table({{"MODULE"},
+               {"RANK", Table::Align::kRight},
+               {"SCALING", Table::Align::kRight},
+               {"A", Table::Align::kRight},
+               {"B", Table::Align::kRight},
+               {"DTYPE"}});
+  for (const LoraModule& m : weights.modules) {
+    const std::string dtypes =
+        m.a.dtype == m.b.dtype
+            ? Name(m.a.dtype)
+            : absl::StrCat(Name(m.a.dtype), "/", Name(m.b.dtype));
+    table.AddRow({m.name, absl::StrCat(m.rank),
+                  absl::StrFormat("%g", m.scaling), Shape(m.a), Shape(m.b),
+                  dtypes});
+  }
+  return absl::StrCat(table.ToString(), "\n", weights.modules.size(),
+                      " modules, ", weights.num_parameters, " parameters, ",
+                      HumanBytes(static_cast<uint64_t>(weights.size_bytes)),
+                      ", max rank ", weights.max_rank, "\ndigest ",
+                      weights.digest.ToHex(), "\n");
+}
+
+std::string ToJson(const AdapterWeights& weights) {
+  Json json = Json::Object();
+  json.Set("digest", weights.digest.ToHex());
+  json.Set("rank", weights.max_rank);
+  json.Set("alpha", weights.alpha);
+  json.Set("use_rslora", weights.use_rslora);
+  json.Set("num_parameters", weights.num_parameters);
+  json.Set("size_bytes", weights.size_bytes);
+  Json modules = Json::Array();
+  for (const LoraModule& m : weights.modules) {
+    Json row = Json::Object();
+    row.Set("module", m.name);
+    row.Set("rank", m.rank);
+    row.Set("scaling", m.scaling);
+    row.Set("dtype_a", Name(m.a.dtype));
+    row.Set("dtype_b", Name(m.b.dtype));
+    modules.Append(std::move(row));
+  }
+  json.Set("modules", std::move(modules));
+  Json warnings = Json::Array();
+  for (const std::string& w : weights.warnings) warnings.Append(w);
+  json.Set("warnings", std::move(warnings));
+  return json.Dump(2) + "\n";
+}
+
+absl::Status Verify(const Flags& flags) {
+  PosixFileSystem fs;
+  constexpr uint64_t kMaxConfigBytes = 4 << 20;
+  ASSIGN_OR_RETURN(
+      const std::string text,
+      fs.ReadFile(JoinPath(flags.model_dir, "config.json"), kMaxConfigBytes));
+  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfig::Parse(text));
+  PeftLimits limits;
+  limits.max_rank = flags.max_rank;
+  ASSIGN_OR_RETURN(
+      const std::shared_ptr<const AdapterWeights> weights,
+      ReadPeftAdapter(fs, flags.dir, config, limits, std::nullopt));
+  if (flags.output == OutputFormat::kJson) {
+    Print(ToJson(*weights));
+    return absl::OkStatus();
+  }
+  Print(ToText(*weights));
+  for (const std::string& warning : weights->warnings) {
+    std::fprintf(stderr, "warning: %s\n", Printable(warning).c_str());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddAdapterVerifyCommand(CLI::App& adapter_app, int* exit_code) {
+  CLI::App* command = adapter_app.add_subcommand(
+      "verify", "Check a PEFT directory against a base model, offline");
+  command->footer(
+      "Examples:\n"
+      "  lorikeet adapter verify demo/adapters/reverse --model demo/base\n"
+      "\nExits with 1 and the reason if the adapter would be refused.");
+  const auto flags = std::make_shared<Flags>();
+  command->add_option("dir", flags->dir, "PEFT directory")
+      ->type_name("DIR")
+      ->required();
+  command
+      ->add_option("--model,-m", flags->model_dir,
+                   "Base model; only its config.json is read")
+      ->type_name("DIR")
+      ->required();
+  command
+      ->add_option("--max-lora-rank", flags->max_rank,
+                   "Largest rank that the server takes")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  AddOutputFlag(*command, &flags->output);
+  command->callback([flags, exit_code] {
+    const absl::Status status = Verify(*flags);
+    if (status.ok()) return;
+    const std::string reason = ReasonOf(status);
+    std::fprintf(stderr, "lorikeet: %s%s\n", Printable(status.message()).c_str(),
+                 reason.empty() ? "" : absl::StrCat(" (", reason, ")").c_str());
+    *exit_code = 1;
+  });
+}
+
+}  // namespace lorikeet
