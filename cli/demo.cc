@@ -3,16 +3,19 @@
 //
 // The swap is proven and not only shown: the old stream must have tokens left
 // when the update has returned, and its whole text must equal that of an
-// undisturbed run on the old version. A stream that was too quick is repeated.
+// undisturbed run on the old version. If it was too quick for the disk that the
+// swap waits for, all is done once more with a stream of more candidates.
 
 #include "cli/demo.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/background_queue.h"
@@ -38,10 +41,9 @@ constexpr char kFooter[] =
     "  lorikeet demo --demo-dir demo\n"
     "  lorikeet demo --demo-dir demo --server 10.0.0.7:8001 --upload\n";
 
-// Tokens of the stream that must outlive the swap, and how often a longer one
-// is tried on a machine where the swap takes its time.
-constexpr uint32_t kOldStreamTokens = 480;
-constexpr int kSwapAttempts = 3;
+// Candidates of the stream that must outlive the swap, try by try: more of them
+// make longer steps.
+constexpr uint32_t kSwapCandidates[] = {8, 16, 32};
 // Left of the context for the prompt.
 constexpr uint32_t kPromptRoom = 64;
 
@@ -52,7 +54,7 @@ struct Flags {
   uint32_t words = 2;
 };
 
-// One streamed answer.
+// One streamed answer; of several candidates the first.
 struct Answer {
   absl::Status status;
   v1::GenerationStarted started;
@@ -117,7 +119,7 @@ class Stream {
     if (event.has_finished()) {
       answer_.finish_reason = event.finished().finish_reason();
     }
-    if (!event.has_delta()) return;
+    if (!event.has_delta() || event.delta().index() != 0) return;
     answer_.text += event.delta().text();
     if (event.delta().token_ids().empty()) return;
     if (answer_.tokens == 0) answer_.first_token = elapsed;
@@ -150,6 +152,11 @@ std::string VersionText(const v1::GenerationStarted& started) {
   return absl::StrCat(ShortName(started.adapter()), "@",
                       started.adapter_version(), " ",
                       started.adapter_revision().substr(0, 8));
+}
+
+// For a column of a table.
+std::string Stripped(const std::string& text) {
+  return std::string(absl::StripAsciiWhitespace(text));
 }
 
 std::string TokensPerSecond(const Answer& answer) {
@@ -335,9 +342,11 @@ class Demo {
   // Goes on after the answer, special tokens shown.
   v1::GenerateRequest LongRequest(const std::string& task,
                                   const DemoPrompt& prompt,
-                                  uint32_t tokens) const {
+                                  uint32_t candidates) const {
     v1::GenerateRequest request = GreedyRequest(task, prompt);
-    request.mutable_stop()->set_max_tokens(tokens);
+    request.mutable_sampling()->set_n(candidates);
+    request.mutable_stop()->set_max_tokens(
+        max_model_len_ > kPromptRoom ? max_model_len_ - kPromptRoom : 1);
     request.mutable_stop()->set_ignore_eos(true);
     request.mutable_output()->set_keep_special_tokens(true);
     return request;
@@ -360,10 +369,10 @@ class Demo {
 
   absl::StatusOr<SwapResult> TrySwap(const DemoAdapter& before,
                                      const DemoAdapter& update,
-                                     uint32_t tokens) {
+                                     uint32_t candidates) {
     SwapResult result;
     const v1::GenerateRequest request =
-        LongRequest(before.name, before.prompts[0], tokens);
+        LongRequest(before.name, before.prompts[0], candidates);
     result.undisturbed = Stream(&client_, request).Wait();
     RETURN_IF_ERROR(result.undisturbed.status);
 
@@ -388,21 +397,19 @@ class Demo {
       return absl::InvalidArgumentError(absl::StrCat(
           "demo manifest updates ", Quote(update.name), ", which it lacks"));
     }
-    const uint32_t most =
-        max_model_len_ > kPromptRoom ? max_model_len_ - kPromptRoom : 1;
-    uint32_t tokens = std::min(kOldStreamTokens, most);
-    for (int attempt = 1;; ++attempt) {
+    for (const uint32_t candidates : kSwapCandidates) {
       ASSIGN_OR_RETURN(const SwapResult result,
-                       TrySwap(*before, update, tokens));
-      if (result.was_running || attempt == kSwapAttempts) {
+                       TrySwap(*before, update, candidates));
+      const bool is_last = candidates == *std::rbegin(kSwapCandidates);
+      if (result.was_running || is_last) {
         return ReportSwap(*before, update, result);
       }
       Print(
           "The old stream ended before the update did; once more with a "
-          "longer one.\n");
+          "slower one.\n");
       RETURN_IF_ERROR(Update(*before).status());
-      tokens = std::min(2 * tokens, most);
     }
+    return false;
   }
 
   bool ReportSwap(const DemoAdapter& before, const DemoAdapter& update,
@@ -425,14 +432,15 @@ class Demo {
                  {"ANSWER"},
                  {"TOKENS", Table::Align::kRight},
                  {"VERDICT"}});
-    table.AddRow({"old, started before the swap",
-                  VersionText(old_stream.started), before.prompts[0].prompt,
-                  Head(old_stream.text), absl::StrCat(old_stream.tokens),
-                  old_right ? "right" : "WRONG"});
-    table.AddRow({"new, started after the swap", VersionText(fresh.started),
-                  update.prompts[0].prompt,
-                  fresh.status.ok() ? fresh.text : DescribeError(fresh.status),
-                  absl::StrCat(fresh.tokens), new_right ? "right" : "WRONG"});
+    table.AddRow(
+        {"old, started before the swap", VersionText(old_stream.started),
+         before.prompts[0].prompt, Stripped(Head(old_stream.text)),
+         absl::StrCat(old_stream.tokens), old_right ? "right" : "WRONG"});
+    table.AddRow(
+        {"new, started after the swap", VersionText(fresh.started),
+         update.prompts[0].prompt,
+         fresh.status.ok() ? Stripped(fresh.text) : DescribeError(fresh.status),
+         absl::StrCat(fresh.tokens), new_right ? "right" : "WRONG"});
     Print(absl::StrCat(
         "Swapped ", update.name, " to ", update.version, " (",
         update.description, ") in ", HumanDuration(result.swap_time),
