@@ -283,10 +283,11 @@ void EngineImpl::Forget(RequestState* request,
     residency_.DropUnused(*adapter, scheduler_->AdaptersInUse());
   }
   if (!was_scheduled) inbox_->CountStarted();
-  inbox_->CountEnded();
-  // Told last: who hears of the end finds its adapter and its place free.
+  // Who hears of the end finds adapter and place free; who waits for the
+  // engine to be empty finds all streams ended.
   for (StreamEvent& event : last_events) stream->Push(std::move(event));
   stream->End(status);
+  inbox_->CountEnded();
   stream->Notify();
 }
 
