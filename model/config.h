@@ -21,13 +21,13 @@ struct RopeConfig {
   enum class Kind { kDefault, kLinear, kLlama3, kYarn };
   Kind kind = Kind::kDefault;
   double theta = 10000;
-  double factor = 1;                    // linear, llama3, yarn
-  double low_freq_factor = 1;           // llama3
-  double high_freq_factor = 4;          // llama3
-  int64_t original_max_position = 0;    // llama3, yarn
-  double beta_fast = 32, beta_slow = 1; // yarn
-  bool truncate = true;                 // yarn
-  double attention_factor = 1;          // yarn: multiplies cos and sin
+  double factor = 1;                     // linear, llama3, yarn
+  double low_freq_factor = 1;            // llama3
+  double high_freq_factor = 4;           // llama3
+  int64_t original_max_position = 0;     // llama3, yarn
+  double beta_fast = 32, beta_slow = 1;  // yarn
+  bool truncate = true;                  // yarn
+  double attention_factor = 1;           // yarn: multiplies cos and sin
 };
 
 struct ModelConfig {
@@ -40,13 +40,13 @@ struct ModelConfig {
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t max_position = 0;      // max_position_embeddings
+  int64_t max_position = 0;  // max_position_embeddings
   float rms_norm_eps = 1e-6f;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;
   bool o_bias = false;
   bool mlp_bias = false;
-  bool qk_norm = false;          // Qwen3: RMSNorm of q and k per head
+  bool qk_norm = false;  // Qwen3: RMSNorm of q and k per head
   RopeConfig rope;
   // Per layer: 0 = full attention, w > 0 = position i sees j > i - w.
   std::vector<int64_t> sliding_window;

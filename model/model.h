@@ -35,8 +35,8 @@ struct ModelOptions {
 struct LayerWeights {
   std::unique_ptr<PackedWeight> linears[kNumProjections];  // by Projection
   std::vector<float> biases[kNumProjections];              // empty = none
-  std::vector<float> input_norm;      // [hidden]
-  std::vector<float> post_norm;       // [hidden]
+  std::vector<float> input_norm;                           // [hidden]
+  std::vector<float> post_norm;                            // [hidden]
   std::vector<float> q_norm, k_norm;  // [head_dim] or empty
 };
 

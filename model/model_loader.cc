@@ -392,9 +392,9 @@ absl::Status ModelLoader::ForEachTarget(
     }
   };
   {
-    std::vector<std::unique_ptr<BackgroundThread>> helpers;
+    std::vector<std::unique_ptr<BackgroundThread>> threads;
     for (int i = 1; i < std::min(AvailableCores(), kMaxLoadThreads); ++i) {
-      helpers.push_back(std::make_unique<BackgroundThread>("load", work));
+      threads.push_back(std::make_unique<BackgroundThread>("load", work));
     }
     work();
   }
