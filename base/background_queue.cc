@@ -18,8 +18,7 @@ BackgroundThread::BackgroundThread(const std::string& name,
     : impl_(std::make_unique<Impl>()) {
   impl_->thread = std::thread(std::move(body));
   // The kernel keeps 15 characters of a thread's name.
-  pthread_setname_np(impl_->thread.native_handle(),
-                     name.substr(0, 15).c_str());
+  pthread_setname_np(impl_->thread.native_handle(), name.substr(0, 15).c_str());
 }
 
 BackgroundThread::~BackgroundThread() { impl_->thread.join(); }

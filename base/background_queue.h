@@ -34,8 +34,7 @@ class BackgroundThread {
 class BackgroundQueue {
  public:
   // REQUIRES: num_threads >= 1, max_waiting >= 1.
-  BackgroundQueue(const std::string& name, int num_threads,
-                  size_t max_waiting);
+  BackgroundQueue(const std::string& name, int num_threads, size_t max_waiting);
   // Runs what waits, then joins.
   ~BackgroundQueue();
 

@@ -16,11 +16,11 @@ namespace lorikeet {
 
 }  // namespace lorikeet
 
-#define CHECK(condition)                                             \
-  do {                                                               \
-    if (ABSL_PREDICT_FALSE(!(condition))) {                          \
-      ::lorikeet::CheckFailed(#condition, __FILE__, __LINE__);       \
-    }                                                                \
+#define CHECK(condition)                                       \
+  do {                                                         \
+    if (ABSL_PREDICT_FALSE(!(condition))) {                    \
+      ::lorikeet::CheckFailed(#condition, __FILE__, __LINE__); \
+    }                                                          \
   } while (false)
 #define CHECK_EQ(a, b) CHECK((a) == (b))
 #define CHECK_NE(a, b) CHECK((a) != (b))

@@ -10,13 +10,10 @@ namespace lorikeet {
 absl::Time SystemClock::WallNow() const { return absl::Now(); }
 
 absl::Duration SystemClock::Now() const {
-  return absl::FromChrono(
-      std::chrono::steady_clock::now().time_since_epoch());
+  return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
 }
 
-absl::Time ManualClock::WallNow() const {
-  return absl::UnixEpoch() + Now();
-}
+absl::Time ManualClock::WallNow() const { return absl::UnixEpoch() + Now(); }
 
 absl::Duration ManualClock::Now() const {
   MutexLock lock(&mu_);

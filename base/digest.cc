@@ -19,8 +19,8 @@ absl::StatusOr<Digest> Digest::FromHex(absl::string_view hex) {
   bool ok = hex.size() == 2 * kSizeBytes;
   for (const char c : hex) ok = ok && is_hex(c);
   if (!ok) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "digest ", Quote(hex), " is not 64 hexadecimal digits"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("digest ", Quote(hex), " is not 64 hexadecimal digits"));
   }
   const std::string raw = absl::HexStringToBytes(hex);
   std::array<uint8_t, kSizeBytes> bytes;

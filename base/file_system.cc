@@ -26,15 +26,20 @@ absl::Status ErrnoStatus(const std::string& path, int error) {
       absl::StrCat(Escape(path, 1000), ": ", std::strerror(error));
   switch (error) {
     case ENOENT:
-    case ENOTDIR: return absl::NotFoundError(message);
-    case EEXIST: return absl::AlreadyExistsError(message);
+    case ENOTDIR:
+      return absl::NotFoundError(message);
+    case EEXIST:
+      return absl::AlreadyExistsError(message);
     case EACCES:
     case EPERM:
-    case EROFS: return absl::PermissionDeniedError(message);
+    case EROFS:
+      return absl::PermissionDeniedError(message);
     case ENOSPC:
     case EDQUOT:
-    case EFBIG: return absl::ResourceExhaustedError(message);
-    default: return absl::InternalError(message);
+    case EFBIG:
+      return absl::ResourceExhaustedError(message);
+    default:
+      return absl::InternalError(message);
   }
 }
 
@@ -145,8 +150,8 @@ absl::StatusOr<std::unique_ptr<MappedFile>> PosixFileSystem::Map(
 
 absl::StatusOr<std::unique_ptr<WritableFile>> PosixFileSystem::Create(
     const std::string& path) {
-  const int fd = ::open(path.c_str(),
-                        O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int fd =
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return ErrnoStatus(path, errno);
   return std::unique_ptr<WritableFile>(
       std::make_unique<PosixWritableFile>(path, fd));
@@ -196,8 +201,7 @@ absl::Status PosixFileSystem::Rename(const std::string& from,
 }
 
 absl::Status PosixFileSystem::SyncDirectory(const std::string& dir) {
-  const Descriptor fd(
-      ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const Descriptor fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0 || ::fsync(fd.get()) != 0) return ErrnoStatus(dir, errno);
   return absl::OkStatus();
 }
@@ -217,8 +221,7 @@ absl::Status PosixFileSystem::RemoveTree(const std::string& dir) {
 absl::StatusOr<std::string> PosixFileSystem::Canonical(
     const std::string& path) {
   std::error_code error;
-  const std::filesystem::path result =
-      std::filesystem::canonical(path, error);
+  const std::filesystem::path result = std::filesystem::canonical(path, error);
   if (error) return ErrnoStatus(path, error.value());
   return result.string();
 }
@@ -238,8 +241,8 @@ absl::Status WriteFileDurably(FileSystem& fs, const std::string& path,
   }
   RETURN_IF_ERROR(fs.Rename(temporary, path));
   const size_t slash = path.rfind('/');
-  return fs.SyncDirectory(slash == std::string::npos ? "."
-                                                     : path.substr(0, slash + 1));
+  return fs.SyncDirectory(
+      slash == std::string::npos ? "." : path.substr(0, slash + 1));
 }
 
 }  // namespace lorikeet

@@ -41,9 +41,9 @@ class JsonBuilder {
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& e) {
     // 406 is "number overflow": the text is JSON, the value is not ours.
-    return Fail(absl::StrCat(
-        e.id == 406 ? "number out of range" : "no valid JSON", " at byte ",
-        position));
+    return Fail(
+        absl::StrCat(e.id == 406 ? "number out of range" : "no valid JSON",
+                     " at byte ", position));
   }
 
   const std::string& error() const { return error_; }
@@ -101,8 +101,9 @@ namespace {
 void DumpString(absl::string_view s, std::string* out) {
   *out += '"';
   // nlohmann escapes correctly and replaces what is no UTF-8.
-  const std::string text = nlohmann::json(std::string(s)).dump(
-      -1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string text =
+      nlohmann::json(std::string(s))
+          .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   out->append(text, 1, text.size() - 2);
   *out += '"';
 }
@@ -248,13 +249,12 @@ absl::Status JsonReader::Error(absl::string_view key,
       absl::StrCat(what_, " field ", Quote(key), " ", rest));
 }
 
-absl::StatusOr<int64_t> JsonReader::Int(absl::string_view key,
-                                        int64_t fallback, int64_t min,
-                                        int64_t max) {
+absl::StatusOr<int64_t> JsonReader::Int(absl::string_view key, int64_t fallback,
+                                        int64_t min, int64_t max) {
   const Json* value = Get(key);
   if (value == nullptr) return fallback;
-  const std::string limits = absl::StrCat(", expected an integer in [", min,
-                                          ", ", max, "]");
+  const std::string limits =
+      absl::StrCat(", expected an integer in [", min, ", ", max, "]");
   // 8.0 is an integer to Python's readers as well.
   int64_t v = 0;
   if (value->is_int()) {

@@ -25,7 +25,7 @@ class Json {
  public:
   using Member = std::pair<std::string, Json>;
 
-  Json() = default;  // null
+  Json() = default;                                      // null
   Json(bool v) : value_(v) {}                            // NOLINT
   Json(int v) : value_(static_cast<int64_t>(v)) {}       // NOLINT
   Json(int64_t v) : value_(v) {}                         // NOLINT
@@ -43,8 +43,7 @@ class Json {
   //
   // Errors: INVALID_ARGUMENT with the position, if it is no JSON, nests deeper
   // than `max_depth`, has a duplicate key or a number outside double.
-  static absl::StatusOr<Json> Parse(absl::string_view text,
-                                    int max_depth = 64);
+  static absl::StatusOr<Json> Parse(absl::string_view text, int max_depth = 64);
 
   bool is_null() const { return Is<std::monostate>(); }
   bool is_bool() const { return Is<bool>(); }

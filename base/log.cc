@@ -31,11 +31,16 @@ spdlog::logger& Logger() {
 
 const char* LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    case LogLevel::kError: return "error";
-    case LogLevel::kOff: return "off";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
+    case LogLevel::kOff:
+      return "off";
   }
   return "?";
 }
@@ -73,8 +78,9 @@ absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view text) {
         LogLevel::kOff}) {
     if (text == LevelName(level)) return level;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "log level ", Quote(text), " is none of debug, info, warning, error, off"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("log level ", Quote(text),
+                   " is none of debug, info, warning, error, off"));
 }
 
 void SetLogLevel(LogLevel level) { threshold = static_cast<int>(level); }

@@ -26,19 +26,18 @@ std::array<uint32_t, 4> Philox(std::array<uint32_t, 4> c,
 }
 
 float PhiloxUniform(uint64_t seed, uint64_t stream, uint64_t position) {
-  const auto words =
-      Philox({static_cast<uint32_t>(position),
-              static_cast<uint32_t>(position >> 32),
-              static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
-             {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  const auto words = Philox(
+      {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32),
+       static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)},
+      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
   return static_cast<float>(words[0] >> 8) * 0x1.0p-24f;
 }
 
 uint64_t Rng::NextUint64() {
-  const auto w = Philox({static_cast<uint32_t>(position_),
-                         static_cast<uint32_t>(position_ >> 32), 0, 0},
-                        {static_cast<uint32_t>(seed_),
-                         static_cast<uint32_t>(seed_ >> 32)});
+  const auto w = Philox(
+      {static_cast<uint32_t>(position_), static_cast<uint32_t>(position_ >> 32),
+       0, 0},
+      {static_cast<uint32_t>(seed_), static_cast<uint32_t>(seed_ >> 32)});
   ++position_;
   return (static_cast<uint64_t>(w[1]) << 32) | w[0];
 }

@@ -34,10 +34,9 @@ struct Regex::Code {
                                   uint32_t options) const {
     MatchData data(pcre2_match_data_create_from_pattern(code, nullptr));
     CHECK(data != nullptr);
-    const int rc =
-        pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(subject.data()),
-                    subject.size(), offset, options | PCRE2_NO_UTF_CHECK,
-                    data.get(), context);
+    const int rc = pcre2_match(
+        code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(),
+        offset, options | PCRE2_NO_UTF_CHECK, data.get(), context);
     if (rc == PCRE2_ERROR_NOMATCH) return MatchData();
     if (rc < 0) {
       return absl::ResourceExhaustedError(
@@ -61,9 +60,9 @@ absl::StatusOr<Regex> Regex::Compile(absl::string_view pattern,
   int error = 0;
   size_t error_offset = 0;
   auto code = std::make_unique<Code>();
-  code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()),
-                             pattern.size(), flags, &error, &error_offset,
-                             nullptr);
+  code->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()),
+                    pattern.size(), flags, &error, &error_offset, nullptr);
   if (code->code == nullptr) {
     unsigned char message[256] = {};
     pcre2_get_error_message(error, message, sizeof(message));
@@ -88,8 +87,8 @@ absl::StatusOr<std::optional<Regex::Span>> Regex::Search(
 }
 
 absl::StatusOr<bool> Regex::FullMatch(absl::string_view subject) const {
-  auto data = code_->Match(pattern_, subject, 0,
-                           PCRE2_ANCHORED | PCRE2_ENDANCHORED);
+  auto data =
+      code_->Match(pattern_, subject, 0, PCRE2_ANCHORED | PCRE2_ENDANCHORED);
   if (!data.ok()) return data.status();
   return *data != nullptr;
 }
@@ -106,8 +105,7 @@ absl::StatusOr<std::optional<std::string>> Regex::NamedGroupOfPrefixMatch(
   if (!data.ok()) return data.status();
   if (*data == nullptr) return std::optional<std::string>();
   const int group = pcre2_substring_number_from_name(
-      code_->code,
-      reinterpret_cast<PCRE2_SPTR>(std::string(name).c_str()));
+      code_->code, reinterpret_cast<PCRE2_SPTR>(std::string(name).c_str()));
   const PCRE2_SIZE* o = pcre2_get_ovector_pointer(data->get());
   if (group < 0 || o[2 * group] == PCRE2_UNSET) {
     return std::optional<std::string>();

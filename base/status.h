@@ -21,18 +21,18 @@
 #define RETURN_IF_ERROR(expr) \
   RETURN_IF_ERROR_IMPL(LORIKEET_CONCAT(_status_, __LINE__), expr)
 
-#define RETURN_IF_ERROR_IMPL(tmp, expr)       \
-  do {                                        \
+#define RETURN_IF_ERROR_IMPL(tmp, expr)         \
+  do {                                          \
     if (absl::Status tmp = (expr); !tmp.ok()) { \
-      return tmp;                             \
-    }                                         \
+      return tmp;                               \
+    }                                           \
   } while (false)
 
 #define ASSIGN_OR_RETURN(lhs, expr) \
   ASSIGN_OR_RETURN_IMPL(LORIKEET_CONCAT(_status_or_, __LINE__), lhs, expr)
 
-#define ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr) \
-  auto tmp = (expr);                          \
+#define ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr)    \
+  auto tmp = (expr);                             \
   if (!tmp.ok()) return std::move(tmp).status(); \
   lhs = *std::move(tmp)
 
@@ -45,10 +45,9 @@ inline absl::Status Annotate(const absl::Status& status,
   if (status.ok()) return status;
   absl::Status result(status.code(),
                       absl::StrCat(context, ": ", status.message()));
-  status.ForEachPayload(
-      [&](absl::string_view url, const absl::Cord& payload) {
-        result.SetPayload(url, payload);
-      });
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    result.SetPayload(url, payload);
+  });
   return result;
 }
 

@@ -30,9 +30,8 @@ size_t CodePointLength(absl::string_view s) {
   if (b >= 0xF0 && b <= 0xF4) {
     const uint8_t low = b == 0xF0 ? 0x90 : 0x80;
     const uint8_t high = b == 0xF4 ? 0x8F : 0xBF;
-    return tail(1, low, high) && tail(2, 0x80, 0xBF) && tail(3, 0x80, 0xBF)
-               ? 4
-               : 0;
+    return tail(1, low, high) && tail(2, 0x80, 0xBF) && tail(3, 0x80, 0xBF) ? 4
+                                                                            : 0;
   }
   return 0;
 }
@@ -50,8 +49,8 @@ std::string Escape(absl::string_view text, size_t max_chars) {
     const size_t length = CodePointLength(text.substr(i));
     const uint8_t b = static_cast<uint8_t>(text[i]);
     // U+0080..U+009F are control characters too (C2 80..9F).
-    const bool c1 = length == 2 && b == 0xC2 &&
-                    static_cast<uint8_t>(text[i + 1]) < 0xA0;
+    const bool c1 =
+        length == 2 && b == 0xC2 && static_cast<uint8_t>(text[i + 1]) < 0xA0;
     if (length == 0 || c1 || b < 0x20 || b == 0x7F) {
       absl::StrAppendFormat(&out, "\\x%02x", b);
       i += 1;
@@ -98,11 +97,20 @@ absl::StatusOr<uint64_t> ParseBytes(absl::string_view text) {
   double factor = 1;
   if (!rest.empty()) {
     switch (absl::ascii_toupper(static_cast<unsigned char>(rest.back()))) {
-      case 'K': factor = 1024.0; break;
-      case 'M': factor = 1024.0 * 1024; break;
-      case 'G': factor = 1024.0 * 1024 * 1024; break;
-      case 'T': factor = 1024.0 * 1024 * 1024 * 1024; break;
-      default: break;
+      case 'K':
+        factor = 1024.0;
+        break;
+      case 'M':
+        factor = 1024.0 * 1024;
+        break;
+      case 'G':
+        factor = 1024.0 * 1024 * 1024;
+        break;
+      case 'T':
+        factor = 1024.0 * 1024 * 1024 * 1024;
+        break;
+      default:
+        break;
     }
     if (factor != 1) rest.remove_suffix(1);
   }
@@ -110,7 +118,8 @@ absl::StatusOr<uint64_t> ParseBytes(absl::string_view text) {
   if (!absl::SimpleAtod(rest, &value) || !std::isfinite(value) || value < 0 ||
       value * factor >= 9.0e18) {
     return absl::InvalidArgumentError(absl::StrCat(
-        Quote(text), " is no size in bytes (examples: 1073741824, 512MiB, 4GiB)"));
+        Quote(text),
+        " is no size in bytes (examples: 1073741824, 512MiB, 4GiB)"));
   }
   return static_cast<uint64_t>(value * factor);
 }

@@ -35,8 +35,8 @@ struct BenchOptions {
   ServerOptions server;
   std::vector<int> batches = {1, 4, 8, 16};
   std::vector<int> ranks = {16};
-  int context = 64;   // tokens in the cache before a decode step
-  int steps = 16;     // decode steps of one turn
+  int context = 64;  // tokens in the cache before a decode step
+  int steps = 16;    // decode steps of one turn
   int rounds = 7;
   int prefill = 512;  // tokens of a prefill turn; 0 = none
   bool json = false;
@@ -73,12 +73,13 @@ std::shared_ptr<const LoraSlot> RandomAdapter(const Model& model, Ops& ops,
       };
       fill(a, rank * in);
       fill(b, out * rank);
-      weights.modules.push_back({{layer, projection},
-                                 "",
-                                 rank,
-                                 2.0,
-                                 ConstTensor(a.data(), dtype, rank, in, in),
-                                 ConstTensor(b.data(), dtype, out, rank, rank)});
+      weights.modules.push_back(
+          {{layer, projection},
+           "",
+           rank,
+           2.0,
+           ConstTensor(a.data(), dtype, rank, in, in),
+           ConstTensor(b.data(), dtype, out, rank, rank)});
       weights.storage.push_back(std::move(a));
       weights.storage.push_back(std::move(b));
     }
@@ -91,7 +92,9 @@ std::shared_ptr<const LoraSlot> RandomAdapter(const Model& model, Ops& ops,
 class TurnRunner {
  public:
   TurnRunner(const Model& model, Ops& ops, KvPool& pool)
-      : model_(model), ops_(ops), forward_(model, ops, pool),
+      : model_(model),
+        ops_(ops),
+        forward_(model, ops, pool),
         stream_(ops.NewStream()) {}
 
   void Run(int sequences, int rows, int position,
@@ -102,8 +105,8 @@ class TurnRunner {
       tokens[i] = static_cast<Token>(
           (i * 7919 + 13) % static_cast<size_t>(model_.config().vocab_size));
     }
-    const int blocks = static_cast<int>(
-        (position + rows + kKvBlockSize - 1) / kKvBlockSize);
+    const int blocks =
+        static_cast<int>((position + rows + kKvBlockSize - 1) / kKvBlockSize);
     std::vector<std::vector<int32_t>> tables(static_cast<size_t>(sequences));
     std::vector<SequenceRows> parts;
     std::vector<int32_t> logit_rows;
@@ -172,7 +175,8 @@ struct Measurement {
 class EngineBench {
  public:
   EngineBench(const BenchOptions& options, Runtime& runtime, KvPool& pool)
-      : options_(options), runtime_(runtime),
+      : options_(options),
+        runtime_(runtime),
         runner_(*runtime.model, *runtime.ops, pool) {}
 
   void MakeAdapters() {
@@ -206,7 +210,8 @@ class EngineBench {
     return m;
   }
 
-  // One prompt of `prefill` tokens; with distinct adapters `batch` shorter ones.
+  // One prompt of `prefill` tokens; with distinct adapters `batch` shorter
+  // ones.
   Measurement Prefill(int batch) {
     Measurement m{"prefill", batch, {}};
     for (int round = -1; round < options_.rounds; ++round) {
@@ -263,7 +268,8 @@ void PrintTable(const BenchOptions& options, const Runtime& runtime,
                 const MachinePeaks& peaks,
                 const std::vector<Measurement>& measurements) {
   const Model& model = *runtime.model;
-  std::printf("model      %s, %s weights in %s\n", options.server.model_dir.c_str(),
+  std::printf("model      %s, %s weights in %s\n",
+              options.server.model_dir.c_str(),
               HumanBytes(static_cast<uint64_t>(model.weight_bytes())).c_str(),
               Name(model.dtype()));
   std::printf("device     %s/%s, %d threads\n", runtime.ops->Name().c_str(),
@@ -285,9 +291,9 @@ void PrintTable(const BenchOptions& options, const Runtime& runtime,
             "%.2f of FMA peak (linears)",
             m.Rate(0) * FlopsPerToken(model) / peaks.f32_flops_per_second);
       }
-      std::printf("%-8s %5d  %-18s %10.1f %7.3f %6.1f%%  %s\n",
-                  m.phase.c_str(), m.batch, kScenarios[s], m.Rate(s),
-                  m.Ratio(s), 100 * m.Spread(s), share.c_str());
+      std::printf("%-8s %5d  %-18s %10.1f %7.3f %6.1f%%  %s\n", m.phase.c_str(),
+                  m.batch, kScenarios[s], m.Rate(s), m.Ratio(s),
+                  100 * m.Spread(s), share.c_str());
     }
   }
 }
@@ -329,14 +335,13 @@ absl::Status RunBench(const BenchOptions& options) {
                    Runtime::CreateModelOnly(options.server));
   const int largest =
       *std::max_element(options.batches.begin(), options.batches.end());
-  const int tokens =
-      std::max(options.context + options.steps, options.prefill);
+  const int tokens = std::max(options.context + options.steps, options.prefill);
   const int64_t blocks =
       largest * ((tokens + kKvBlockSize - 1) / kKvBlockSize + 1);
   const DType kv_dtype =
       ParseDType(options.server.kv_cache_dtype).value_or(DType::kF32);
-  ASSIGN_OR_RETURN(KvPool pool, KvPool::Create(runtime->model->config(),
-                                               kv_dtype, blocks));
+  ASSIGN_OR_RETURN(KvPool pool,
+                   KvPool::Create(runtime->model->config(), kv_dtype, blocks));
   std::fprintf(stderr, "measuring the machine\n");
   const MachinePeaks peaks =
       MeasureMachinePeaks(*runtime->pool, runtime->clock);
@@ -351,7 +356,8 @@ absl::Status RunBench(const BenchOptions& options) {
   if (options.prefill > 0) {
     std::fprintf(stderr, "prefill, %d tokens\n", options.prefill);
     measurements.push_back(bench.Prefill(1));
-    if (largest > 1) measurements.push_back(bench.Prefill(std::min(8, largest)));
+    if (largest > 1)
+      measurements.push_back(bench.Prefill(std::min(8, largest)));
   }
   (options.json ? PrintJson : PrintTable)(options, *runtime, peaks,
                                           measurements);

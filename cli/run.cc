@@ -55,8 +55,8 @@ absl::StatusOr<int> ReadLines(RunSession& session) {
     if (absl::StripAsciiWhitespace(line).empty()) continue;
     absl::StatusOr<RunLine> parsed = ParseRunLine(line);
     if (!parsed.ok()) {
-      PrintError(absl::StrCat("line ", number, ": ",
-                              parsed.status().message()));
+      PrintError(
+          absl::StrCat("line ", number, ": ", parsed.status().message()));
       ++num_bad;
       continue;
     }

@@ -49,9 +49,9 @@ absl::Status ReadTokens(JsonReader& reader, absl::string_view key,
   }
   for (const Json& item : value->items()) {
     if (!item.is_int() || item.AsInt() < 0 || item.AsInt() > kMaxInt) {
-      return reader.Error(key, absl::StrCat("has the entry ",
-                                            Escape(item.Dump(), 40),
-                                            ", expected a token id"));
+      return reader.Error(
+          key, absl::StrCat("has the entry ", Escape(item.Dump(), 40),
+                            ", expected a token id"));
     }
     out->push_back(static_cast<uint32_t>(item.AsInt()));
   }
@@ -70,9 +70,9 @@ absl::Status ReadStop(JsonReader& reader, std::vector<std::string>* out) {
   }
   for (const Json& item : value->items()) {
     if (!item.is_string()) {
-      return reader.Error("stop", absl::StrCat("has the entry ",
-                                               Escape(item.Dump(), 40),
-                                               ", expected a string"));
+      return reader.Error(
+          "stop", absl::StrCat("has the entry ", Escape(item.Dump(), 40),
+                               ", expected a string"));
     }
     out->push_back(item.AsString());
   }
@@ -111,9 +111,9 @@ absl::Status ReadLogprobs(JsonReader& reader, absl::string_view key,
 
 absl::Status ReadSeed(JsonReader& reader, std::optional<uint64_t>* out) {
   if (reader.Get("seed") == nullptr) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const int64_t seed,
-                   reader.Int("seed", 0, 0,
-                              std::numeric_limits<int64_t>::max()));
+  ASSIGN_OR_RETURN(
+      const int64_t seed,
+      reader.Int("seed", 0, 0, std::numeric_limits<int64_t>::max()));
   *out = static_cast<uint64_t>(seed);
   return absl::OkStatus();
 }
@@ -225,8 +225,8 @@ absl::StatusOr<RunOp> ParseOp(const Json& object) {
 absl::StatusOr<RunLine> ParseRunLine(absl::string_view line) {
   ASSIGN_OR_RETURN(const Json object, Json::Parse(line));
   if (!object.is_object()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the line is ", object.TypeName(), ", expected an object"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the line is ", object.TypeName(), ", expected an object"));
   }
   if (object.Find("op") != nullptr) {
     ASSIGN_OR_RETURN(RunOp op, ParseOp(object));

@@ -298,8 +298,8 @@ void RunSession::Fail(Answer& answer, const absl::Status& status) {
       answer.request.id.is_null()
           ? ""
           : absl::StrCat(" (id ", Escape(answer.request.id.Dump(), 80), ")");
-  errors_[answer.line] = absl::StrCat("request in line ", answer.line, id,
-                                      ": ", status.message());
+  errors_[answer.line] =
+      absl::StrCat("request in line ", answer.line, id, ": ", status.message());
 }
 
 void RunSession::PrintReady() {

@@ -14,7 +14,9 @@ namespace lorikeet {
 enum class DType : uint8_t { kF32, kBF16, kF16 };
 
 // Returns 4 or 2.
-constexpr int64_t SizeBytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+constexpr int64_t SizeBytes(DType dtype) {
+  return dtype == DType::kF32 ? 4 : 2;
+}
 
 // Returns "f32", "bf16" or "f16".
 constexpr const char* Name(DType dtype) {

@@ -15,8 +15,8 @@ enum class Projection : uint8_t { kQ, kK, kV, kO, kGate, kUp, kDown };
 
 inline constexpr int kNumProjections = 7;
 inline constexpr std::array<const char*, kNumProjections> kProjectionNames = {
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
-    "down_proj"};
+    "q_proj",    "k_proj",  "v_proj",   "o_proj",
+    "gate_proj", "up_proj", "down_proj"};
 
 struct LinearId {
   int32_t layer = 0;

@@ -29,7 +29,7 @@ using SlotId = StrongInt<struct SlotIdTag, int32_t>;
 class PackedLora {
  public:
   virtual ~PackedLora() = default;
-  virtual int64_t rank() const = 0;        // > 0
+  virtual int64_t rank() const = 0;  // > 0
   virtual int64_t in_dim() const = 0;
   virtual int64_t out_dim() const = 0;
   virtual int64_t size_bytes() const = 0;  // of device memory

@@ -80,10 +80,10 @@ struct Epilogue {
     kResidual,
   };
   Kind kind = Kind::kStore;
-  const RopeKvAppend* rope = nullptr;     // kRopeKvAppend
-  Tensor residual;                        // kResidual*: [rows, out_dim]
-  const float* norm_weight = nullptr;     // kResidualRmsNorm
-  float eps = 0;                          // kResidualRmsNorm
+  const RopeKvAppend* rope = nullptr;  // kRopeKvAppend
+  Tensor residual;                     // kResidual*: [rows, out_dim]
+  const float* norm_weight = nullptr;  // kResidualRmsNorm
+  float eps = 0;                       // kResidualRmsNorm
 };
 
 class Ops {

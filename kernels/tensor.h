@@ -34,8 +34,8 @@ struct Tensor {
     return static_cast<float*>(data) + row * stride;
   }
   Tensor Rows(int64_t begin, int64_t count) const {
-    return {static_cast<char*>(data) + begin * stride * SizeBytes(dtype),
-            dtype, count, cols, stride};
+    return {static_cast<char*>(data) + begin * stride * SizeBytes(dtype), dtype,
+            count, cols, stride};
   }
   Tensor Cols(int64_t begin, int64_t count) const {
     return {static_cast<char*>(data) + begin * SizeBytes(dtype), dtype, rows,
@@ -55,7 +55,10 @@ struct ConstTensor {
   ConstTensor(const void* d, DType t, int64_t r, int64_t c, int64_t s)
       : data(d), dtype(t), rows(r), cols(c), stride(s) {}
   ConstTensor(const Tensor& t)  // NOLINT: every Tensor can be read
-      : data(t.data), dtype(t.dtype), rows(t.rows), cols(t.cols),
+      : data(t.data),
+        dtype(t.dtype),
+        rows(t.rows),
+        cols(t.cols),
         stride(t.stride) {}
   const float* f32(int64_t row) const {
     CHECK(dtype == DType::kF32);

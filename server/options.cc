@@ -1,7 +1,7 @@
 #include "server/options.h"
 
-#include <CLI/CLI.hpp>
 #include <yaml-cpp/yaml.h>
+#include <CLI/CLI.hpp>
 
 #include <cstdlib>
 #include <functional>
@@ -25,8 +25,8 @@ CLI::Option* AddBytes(CLI::App& app, const std::string& flag, int64_t* value,
           [flag, value](const std::string& text) {
             const absl::StatusOr<uint64_t> bytes = ParseBytes(text);
             if (!bytes.ok()) {
-              throw CLI::ValidationError(
-                  flag, std::string(bytes.status().message()));
+              throw CLI::ValidationError(flag,
+                                         std::string(bytes.status().message()));
             }
             *value = static_cast<int64_t>(*bytes);
           },
@@ -64,8 +64,8 @@ absl::Status ApplyYaml(CLI::App& app, const YAML::Node& root) {
     const std::string key = entry.first.Scalar();
     CLI::Option* option = app.get_option_no_throw("--" + key);
     if (option == nullptr || key == "config" || key == "help") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("config field ", Quote(key), " is no flag of this command"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "config field ", Quote(key), " is no flag of this command"));
     }
     if (option->count() > 0) continue;  // the command line beats the file
     RETURN_IF_ERROR(ApplyYamlValue(*option, key, entry.second));

@@ -25,33 +25,33 @@ namespace lorikeet {
 struct ServerOptions {
   // Model and device: serve, run, bench engine.
   std::string model_dir;
-  std::string device = "auto";         // auto | cpu | cuda
-  std::string dtype = "auto";          // auto | bf16 | f16 | f32
-  std::string load_format = "auto";    // auto | dummy
-  std::string kv_cache_dtype = "auto"; // auto | f32 | bf16
-  std::string adapter_dtype = "auto";  // auto | f32 | bf16 | f16
-  int threads = 0;                     // 0 = all cores
-  int64_t max_model_len = 0;           // 0 = as the model and the KV cache allow
+  std::string device = "auto";          // auto | cpu | cuda
+  std::string dtype = "auto";           // auto | bf16 | f16 | f32
+  std::string load_format = "auto";     // auto | dummy
+  std::string kv_cache_dtype = "auto";  // auto | f32 | bf16
+  std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16
+  int threads = 0;                      // 0 = all cores
+  int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow
   int64_t max_num_seqs = 64;
   int64_t max_num_batched_tokens = 512;
   int64_t max_waiting_requests = 1024;
-  int64_t kv_cache_bytes = 0;          // 0 = a quarter of the free memory
+  int64_t kv_cache_bytes = 0;  // 0 = a quarter of the free memory
   bool prefix_caching = true;
-  int max_loras = 64;                  // adapters on the device at once
+  int max_loras = 64;  // adapters on the device at once
   int64_t max_lora_rank = 256;
   int64_t adapter_host_bytes = int64_t{2} << 30;
   int64_t adapter_device_bytes = int64_t{2} << 30;
   int loader_threads = 1;
-  std::string state_dir;               // "" = the command's default
+  std::string state_dir;  // "" = the command's default
   std::string log_level = "info";
   bool log_json = false;
   std::string config_file;
 
   // serve only.
-  std::string served_model_name;       // "" = last part of the model's path
+  std::string served_model_name;  // "" = last part of the model's path
   std::string host = "127.0.0.1";
-  int grpc_port = 8001;                // 0 = any free port
-  bool insecure = false;               // allow a host beyond loopback
+  int grpc_port = 8001;   // 0 = any free port
+  bool insecure = false;  // allow a host beyond loopback
   std::vector<std::string> adapter_roots;
   std::vector<std::string> lora_modules;  // name=path
   double shutdown_timeout_seconds = 30;

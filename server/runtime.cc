@@ -12,7 +12,6 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "kernels/cpu/cpu_ops.h"
-#include "model/kv_pool.h"
 
 namespace lorikeet {
 namespace {
@@ -47,8 +46,7 @@ std::function<void(int64_t, int64_t)> ProgressLogger(const Clock& clock) {
 }
 
 absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
-  const int threads =
-      options.threads > 0 ? options.threads : AvailableCores();
+  const int threads = options.threads > 0 ? options.threads : AvailableCores();
   r->pool = std::make_unique<ThreadPool>(threads);
   ASSIGN_OR_RETURN(r->ops, NewOps(options.device, *r->pool));
   const absl::Duration start = r->clock.Now();
@@ -56,8 +54,8 @@ absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
   model_options.dtype = ParseDType(options.dtype);
   model_options.dummy_weights = options.load_format == "dummy";
   model_options.progress = ProgressLogger(r->clock);
-  ASSIGN_OR_RETURN(r->model, Model::Load(r->fs, options.model_dir, *r->ops,
-                                         model_options));
+  ASSIGN_OR_RETURN(
+      r->model, Model::Load(r->fs, options.model_dir, *r->ops, model_options));
   Log(LogLevel::kInfo, "base model loaded",
       {{"dir", options.model_dir},
        {"architecture", r->model->config().architecture},
@@ -65,8 +63,8 @@ absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
        {"dtype", Name(r->model->dtype())},
        {"device", absl::StrCat(r->ops->Name(), "/", r->ops->Target())},
        {"threads", absl::StrCat(threads)},
-       {"seconds", absl::StrFormat(
-                       "%.2f", absl::ToDoubleSeconds(r->clock.Now() - start))}});
+       {"seconds", absl::StrFormat("%.2f", absl::ToDoubleSeconds(
+                                               r->clock.Now() - start))}});
   return absl::OkStatus();
 }
 
@@ -94,11 +92,11 @@ AdapterStoreOptions StoreOptions(const ServerOptions& options) {
   return o;
 }
 
-// Resolves what depends on each other: KV bytes and the longest sequence.
-absl::StatusOr<EngineOptions> ResolveEngineOptions(
-    const ServerOptions& options, const ModelConfig& config) {
+// The engine resolves and checks the rest; only the machine is unknown to it.
+EngineOptions EngineOptionsOf(const ServerOptions& options) {
   EngineOptions e;
   e.kv_dtype = ParseDType(options.kv_cache_dtype).value_or(DType::kF32);
+  e.max_model_len = options.max_model_len;
   e.max_num_seqs = options.max_num_seqs;
   e.max_num_batched_tokens =
       std::max(options.max_num_batched_tokens, options.max_num_seqs);
@@ -109,27 +107,20 @@ absl::StatusOr<EngineOptions> ResolveEngineOptions(
       options.kv_cache_bytes > 0
           ? options.kv_cache_bytes
           : std::max(kMinKvBytes, FreeMemoryBytes() / kKvShareOfFreeMemory);
-  const int64_t block_bytes = KvPool::BlockBytes(config, e.kv_dtype);
-  const int64_t capacity = e.kv_cache_bytes / block_bytes * kKvBlockSize;
-  if (options.max_model_len > config.max_position) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--max-model-len ", options.max_model_len, " exceeds the model's ",
-        "max_position_embeddings ", config.max_position));
-  }
-  e.max_model_len = options.max_model_len > 0 ? options.max_model_len
-                                              : config.max_position;
-  if (options.max_model_len == 0 && e.max_model_len > capacity) {
-    e.max_model_len = capacity;
-    Log(LogLevel::kWarning, "max_model_len reduced to what the KV cache holds",
-        {{"max_model_len", absl::StrCat(capacity)},
-         {"kv_cache", HumanBytes(static_cast<uint64_t>(e.kv_cache_bytes))}});
-  }
-  if (e.max_model_len > capacity || capacity < kKvBlockSize) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--kv-cache-bytes ", e.kv_cache_bytes, " holds ", capacity,
-        " tokens, less than one sequence of max_model_len ", e.max_model_len));
-  }
   return e;
+}
+
+// Tells how long a sequence may be where that is less than the model allows.
+void LogModelLength(const ServerOptions& options, const Runtime& r) {
+  const int64_t max_model_len = r.engine->options().max_model_len;
+  if (options.max_model_len > 0 ||
+      max_model_len >= r.model->config().max_position) {
+    return;
+  }
+  Log(LogLevel::kWarning, "max_model_len reduced to what the KV cache holds",
+      {{"max_model_len", absl::StrCat(max_model_len)},
+       {"kv_cache", HumanBytes(static_cast<uint64_t>(
+                        r.engine->options().kv_cache_bytes))}});
 }
 
 }  // namespace
@@ -154,8 +145,7 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   auto r = std::make_unique<Runtime>();
   RETURN_IF_ERROR(LoadModel(options, r.get()));
   RETURN_IF_ERROR(LoadTokenizer(options, r.get()));
-  ASSIGN_OR_RETURN(EngineOptions engine_options,
-                   ResolveEngineOptions(options, r->model->config()));
+  EngineOptions engine_options = EngineOptionsOf(options);
   engine_options.start_held = start_held;
   r->max_loras = options.max_loras;
   r->max_lora_rank = options.max_lora_rank;
@@ -165,6 +155,7 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   ASSIGN_OR_RETURN(r->engine,
                    Engine::Create(*r->model, r->tokenizer.get(), *r->ops,
                                   *r->adapters, r->clock, engine_options));
+  LogModelLength(options, *r);
   return r;
 }
 

@@ -41,7 +41,8 @@ struct Runtime {
 
   // Loads the model and starts the engine; logs progress. A model directory
   // without tokenizer.json is accepted: then prompts are token ids.
-  // Errors: as Model::Load, Tokenizer::Load, AdapterStore::Open, Engine::Create.
+  // Errors: as Model::Load, Tokenizer::Load, AdapterStore::Open,
+  // Engine::Create.
   static absl::StatusOr<std::unique_ptr<Runtime>> Create(
       const ServerOptions& options, bool start_held = false);
 

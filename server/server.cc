@@ -77,9 +77,6 @@ absl::Status Server::RegisterLoraModules() {
           info.status(),
           absl::StrCat("--lora-modules ", Quote(name), " from ", Quote(path)));
     }
-    Log(LogLevel::kInfo, "adapter registered",
-        {{"adapter", info->newest.key.ToString()},
-         {"digest", info->newest.key.digest.ToShortHex()}});
   }
   return absl::OkStatus();
 }

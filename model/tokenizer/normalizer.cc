@@ -1,6 +1,7 @@
 #include "model/tokenizer/normalizer.h"
 
-#include <cstdlib>
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <utf8proc.h>
@@ -15,19 +16,55 @@
 namespace lorikeet {
 namespace {
 
-// No code point below takes part in a composition or has a combining class.
-constexpr char32_t kFirstNfcRelevant = 0x300;
+constexpr auto kNfcOptions =
+    static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 
+// Puts marks behind a starter into canonical order. Done here, as utf8proc's
+// own sort takes quadratic time for a long run of marks.
+void SortMarks(std::vector<utf8proc_int32_t>* points) {
+  const auto mark_class = [](utf8proc_int32_t c) {
+    return utf8proc_get_property(c)->combining_class;
+  };
+  for (auto begin = points->begin(); begin != points->end();) {
+    auto end = begin;
+    while (end != points->end() && mark_class(*end) != 0) ++end;
+    std::stable_sort(begin, end, [&](utf8proc_int32_t a, utf8proc_int32_t b) {
+      return mark_class(a) < mark_class(b);
+    });
+    begin = end == points->end() ? end : end + 1;
+  }
+}
+
+// REQUIRES: `text` has no code point that is newer than Unicode 9.
 void AppendNfc(absl::string_view text, std::string* out) {
-  if (text.empty()) return;
-  utf8proc_uint8_t* result = nullptr;
-  const utf8proc_ssize_t size = utf8proc_map(
-      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-      static_cast<utf8proc_ssize_t>(text.size()), &result,
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  CHECK(size >= 0);  // the text is UTF-8; else memory ran out
-  out->append(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
-  std::free(result);
+  std::vector<utf8proc_int32_t> points;
+  points.reserve(text.size());
+  for (size_t i = 0; i < text.size(); i += Utf8Length(text[i])) {
+    // The longest canonical decomposition has four code points.
+    utf8proc_int32_t parts[8];
+    int boundary = 0;
+    const utf8proc_ssize_t count = utf8proc_decompose_char(
+        static_cast<utf8proc_int32_t>(CodePointAt(text, i)), parts,
+        std::size(parts), kNfcOptions, &boundary);
+    CHECK(count >= 0 && count <= static_cast<int>(std::size(parts)));
+    points.insert(points.end(), parts, parts + count);
+  }
+  SortMarks(&points);
+  const utf8proc_ssize_t count = utf8proc_normalize_utf32(
+      points.data(), static_cast<utf8proc_ssize_t>(points.size()), kNfcOptions);
+  CHECK(count >= 0);
+  for (utf8proc_ssize_t i = 0; i < count; ++i) {
+    AppendUtf8(static_cast<char32_t>(points[static_cast<size_t>(i)]), out);
+  }
+}
+
+// No code point below U+0300 has a combining class, or composes with one
+// below.
+// Returns true if the texts on both sides of `c` can be normalized on their
+// own, and must be. U+11A7 composes with nothing, but utf8proc 2.8 takes it for
+// a trailing Hangul letter and loses it.
+bool IsNfcBarrier(char32_t c) {
+  return c == 0x11A7 || InRanges(NfcUnknownRanges(), c);
 }
 
 bool IsNfcRelevant(absl::string_view text) {
@@ -43,14 +80,13 @@ bool IsNfcRelevant(absl::string_view text) {
 // A code point that Unicode 9 does not know is a starter that composes with
 // nothing, so the texts on both sides of it can be normalized on their own.
 std::string ToNfc(absl::string_view text) {
-  static_assert(kFirstNfcRelevant == 0x300);
   if (!IsNfcRelevant(text)) return std::string(text);
   std::string out;
   out.reserve(text.size());
   size_t begin = 0;
   for (size_t i = 0; i < text.size();) {
     const size_t length = Utf8Length(text[i]);
-    if (length > 1 && InRanges(NfcUnknownRanges(), CodePointAt(text, i))) {
+    if (length > 1 && IsNfcBarrier(CodePointAt(text, i))) {
       AppendNfc(text.substr(begin, i - begin), &out);
       out.append(text.data() + i, length);
       begin = i + length;

@@ -41,11 +41,9 @@ std::vector<CodePointRange> Complement(std::span<const CodePointRange> ranges) {
 // PCRE2 knows the short names of categories only.
 absl::string_view ShortPropertyName(absl::string_view name) {
   static constexpr std::pair<absl::string_view, absl::string_view> kNames[] = {
-      {"letter", "L"},         {"mark", "M"},           {"number", "N"},
-      {"punctuation", "P"},    {"symbol", "S"},         {"separator", "Z"},
-      {"other", "C"},          {"alpha", "Alphabetic"}, {"punct", "P"},
-      {"digit", "Nd"},         {"upper", "Uppercase"},  {"lower", "Lowercase"},
-      {"space", "White_Space"}};
+      {"letter", "L"}, {"mark", "M"},       {"number", "N"},
+      {"punct", "P"},  {"symbol", "S"},     {"separator", "Z"},
+      {"other", "C"},  {"punctuation", "P"}};
   const std::string lower = absl::AsciiStrToLower(name);
   for (const auto& [onig, pcre] : kNames) {
     if (lower == onig) return pcre;
@@ -61,10 +59,12 @@ std::string PosixClassInside(absl::string_view name) {
     for (const char* c : categories) out += NewerPatternRanges(c);
     return out;
   };
-  if (name == "alpha") return "\\p{Alphabetic}" + newer({"L"});
-  if (name == "alnum") {
-    return "\\p{Alphabetic}\\p{Nd}" + newer({"L", "Nd"});
+  if (name == "alpha") {
+    // U+0363..U+036F are alphabetic since Unicode 16.
+    return "\\p{Alphabetic}\\x{363}-\\x{36f}" + newer({"L"});
   }
+  if (name == "alnum")
+    return PosixClassInside("alpha") + PosixClassInside("digit");
   if (name == "digit") return "\\p{Nd}" + newer({"Nd"});
   if (name == "lower") return "\\p{Lowercase}" + newer({"Ll"});
   if (name == "upper") return "\\p{Uppercase}" + newer({"Lu"});
@@ -203,6 +203,17 @@ class Translator {
     absl::string_view name = Rest().substr(3, close - 3);
     if (absl::ConsumePrefix(&name, "^")) negated = !negated;
     name = ShortPropertyName(name);
+    const std::string posix = PosixClassInside(absl::AsciiStrToLower(name));
+    if (!posix.empty()) {
+      if (negated && in_class_) return Unimplemented("\\P within a class");
+      if (negated) {
+        absl::StrAppend(&out_, "[^", posix, "]");
+      } else {
+        Set(posix);
+      }
+      at_ += close + 1;
+      return absl::OkStatus();
+    }
     const std::string newer =
         name.size() <= 2 ? NewerPatternRanges(name) : std::string();
     if (!negated) {

@@ -76,8 +76,7 @@ void AddGolden(const std::string& path, const std::string& adapter, Case* c) {
     e.rms = golden->logits_rms;
     const float* last = p.logits_row(p.logit_rows - 1, golden->vocab);
     e.logits.assign(last, last + golden->vocab);
-    e.tokens.assign(p.greedy_ids.begin(),
-                    p.greedy_ids.begin() + p.safe_steps);
+    e.tokens.assign(p.greedy_ids.begin(), p.greedy_ids.begin() + p.safe_steps);
     c->input += RequestLine(id, adapter, p.ids, e.tokens.size());
     c->expected[id] = e;
     // The logits after all but the last token, computed as a prompt.
@@ -170,8 +169,8 @@ void CheckCase(const Case& c) {
   CompareWithGolden(c, plain.out);
   const auto bits = Bits(plain.out);
   const std::vector<std::vector<std::string>> variants = {
-      {"--admit-seed", "1", "--max-num-batched-tokens", "16",
-       "--max-num-seqs", "5"},
+      {"--admit-seed", "1", "--max-num-batched-tokens", "16", "--max-num-seqs",
+       "5"},
       {"--admit-seed", "2", "--max-loras", "2", "--threads", "1",
        "--no-prefix-caching"},
       // 40 blocks of a small model: sequences are preempted.
@@ -189,8 +188,8 @@ TEST(RunGoldenTest, TinyModelsWithAllAdaptersMixedMatchPeft) {
   if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
   const Json manifest = ReadJson(tiny + "/manifest.json");
   for (const Json& model : manifest.Find("models")->items()) {
-    CheckCase(MakeCase(model, tiny,
-                       JoinPath(tiny, model.Find("dir")->AsString())));
+    CheckCase(
+        MakeCase(model, tiny, JoinPath(tiny, model.Find("dir")->AsString())));
   }
 }
 
@@ -205,8 +204,8 @@ TEST(RunGoldenTest, RealModelWithItsAdaptersMixedMatchesPeft) {
   }
   const Json manifest = ReadJson(dir + "/manifest.json");
   const Json& model = manifest.Find("models")->items()[0];
-  const Case c = MakeCase(
-      model, dir, JoinPath(models, model.Find("prepared")->AsString()));
+  const Case c = MakeCase(model, dir,
+                          JoinPath(models, model.Find("prepared")->AsString()));
   const SubprocessResult plain = RunModel(c, c.input, {});
   ASSERT_EQ(plain.exit_code, 0) << plain.err;
   CompareWithGolden(c, plain.out);
@@ -223,8 +222,7 @@ TEST(RunGoldenTest, AdaptersWithFeaturesWeLackAreRefusedByKey) {
       const SubprocessResult r = RunSubprocess(
           {LorikeetBinary(), "run", "--model",
            JoinPath(tiny, model.Find("dir")->AsString()), "--adapter",
-           absl::StrCat("a=",
-                        JoinPath(tiny, adapter.Find("dir")->AsString()))},
+           absl::StrCat("a=", JoinPath(tiny, adapter.Find("dir")->AsString()))},
           "");
       const std::string& name = adapter.Find("name")->AsString();
       EXPECT_EQ(r.exit_code, 1) << name;
@@ -274,7 +272,9 @@ TEST(RunGoldenTest, BadAdaptersAreRefusedByName) {
   if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
   CheckRefused(tiny + "/bad_adapters/cases.json", [&](const Json& bad) {
     return std::vector<std::string>{
-        LorikeetBinary(), "run", "--model",
+        LorikeetBinary(),
+        "run",
+        "--model",
         JoinPath(tiny, "models/" + bad.Find("model")->AsString()),
         "--adapter",
         absl::StrCat("a=", JoinPath(tiny, bad.Find("dir")->AsString()))};
@@ -304,9 +304,9 @@ TEST(RunGoldenTest, UpdateLoadAndUnloadBetweenRequestsChangeNothingElse) {
       line("reloaded"), "{\"op\": \"update\", \"adapter\": \"caesar\", ",
       "\"path\": \"", demo, "/adapters-v2/caesar\"}\n", line("new"),
       "{\"op\": \"barrier\"}\n",
-      "{\"op\": \"load\", \"adapter\": \"caesar\"}\n",
-      line("new again"), "{\"op\": \"update\", \"adapter\": \"caesar\", ",
-      "\"path\": \"", demo, "/adapters/caesar\"}\n", line("back"));
+      "{\"op\": \"load\", \"adapter\": \"caesar\"}\n", line("new again"),
+      "{\"op\": \"update\", \"adapter\": \"caesar\", ", "\"path\": \"", demo,
+      "/adapters/caesar\"}\n", line("back"));
   const SubprocessResult r = RunSubprocess(
       {LorikeetBinary(), "run", "--model", demo + "/base", "--adapter",
        absl::StrCat("caesar=", demo, "/adapters/caesar")},
@@ -322,16 +322,16 @@ TEST(RunGoldenTest, UpdateLoadAndUnloadBetweenRequestsChangeNothingElse) {
 
 TEST(RunGoldenTest, BadRequestsAreNamedAndTheOthersAnswered) {
   const std::string demo = SourceDir() + "/demo";
-  const SubprocessResult r = RunSubprocess(
-      {LorikeetBinary(), "run", "--model", demo + "/base"},
-      "{\"id\": 1, \"prompt\": \"a\", \"max_tokens\": 1}\n"
-      "{\"id\": 2, \"prompt\": \"a\", \"adapter\": \"nobody\"}\n"
-      "{\"id\": 3, \"prompt\": \"a\", \"max_tokens\": 0}\n"
-      "{\"id\": 4, \"token_ids\": [999999]}\n"
-      "not json\n"
-      "{\"id\": 5, \"prompt\": \"a\", \"colour\": 1}\n"
-      "{\"id\": 6, \"prompt\": \"\", \"max_tokens\": 1}\n"
-      "{\"id\": 7, \"prompt\": \"b\", \"max_tokens\": 1}\n");
+  const SubprocessResult r =
+      RunSubprocess({LorikeetBinary(), "run", "--model", demo + "/base"},
+                    "{\"id\": 1, \"prompt\": \"a\", \"max_tokens\": 1}\n"
+                    "{\"id\": 2, \"prompt\": \"a\", \"adapter\": \"nobody\"}\n"
+                    "{\"id\": 3, \"prompt\": \"a\", \"max_tokens\": 0}\n"
+                    "{\"id\": 4, \"token_ids\": [999999]}\n"
+                    "not json\n"
+                    "{\"id\": 5, \"prompt\": \"a\", \"colour\": 1}\n"
+                    "{\"id\": 6, \"prompt\": \"\", \"max_tokens\": 1}\n"
+                    "{\"id\": 7, \"prompt\": \"b\", \"max_tokens\": 1}\n");
   EXPECT_EQ(r.exit_code, 1);
   EXPECT_THAT(r.out, ::testing::HasSubstr("\"id\": 1,"));
   EXPECT_THAT(r.out, ::testing::HasSubstr("\"id\": 7,"));
