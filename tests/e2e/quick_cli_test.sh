@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# The commands of `lorikeet` from outside, on the demo model: answers, exit codes
+# and messages. Usage: quick_cli_test.sh LORIKEET SOURCE_DIR
+
+set -euo pipefail
+lorikeet=$(realpath "$1")
+cd "$2"
+work=$(mktemp -d)
+server_pid=
+
+clean_up() {
+  local code=$?
+  trap - EXIT
+  if [[ -n "$server_pid" ]]; then
+    kill -KILL "$server_pid" 2>/dev/null || true
+  fi
+  ((code == 0)) || cat "$work"/*.log 2>/dev/null || true
+  rm -rf "$work"
+  exit "$code"
+}
+trap clean_up EXIT
+
+# expect WHAT ACTUAL EXPECTED
+expect() {
+  if [[ "$2" != "$3" ]]; then
+    printf 'FAILED: %s\n  is:       %s\n  expected: %s\n' "$1" "$2" "$3" >&2
+    exit 1
+  fi
+  echo "good: $1"
+}
+
+# refuses WHAT TEXT COMMAND...: the command fails, its message has TEXT.
+refuses() {
+  local what=$1 text=$2 code=0
+  shift 2
+  "$@" >"$work/out" 2>"$work/err" </dev/null || code=$?
+  if ((code == 0 || code >= 126)) || ! grep -qF -- "$text" "$work/err"; then
+    printf 'FAILED: %s: exit code %d, message:\n' "$what" "$code" >&2
+    cat "$work/err" >&2
+    exit 1
+  fi
+  echo "good: $what is refused"
+}
+
+prompt() { printf 'Word: %s\nAnswer:' "$1"; }
+
+# ---- tokenize ----------------------------------------------------------------
+ids=$(echo 'Word: parrot' | "$lorikeet" tokenize --tokenizer demo/base)
+expect "text comes back from its ids" \
+  "$("$lorikeet" tokenize --tokenizer demo/base --detokenize <<<"$ids")" \
+  '{"text": "Word: parrot"}'
+refuses "a directory without tokenizer.json" tokenizer.json \
+  "$lorikeet" tokenize --tokenizer demo/adapters
+
+# ---- run ---------------------------------------------------------------------
+cat >"$work/requests.jsonl" <<'JSON'
+{"id": "a", "prompt": "Word: parrot\nAnswer:", "adapter": "reverse"}
+{"id": "b", "prompt": "Word: parrot\nAnswer:"}
+{"id": "c", "prompt": "Word: parrot\nAnswer:", "adapter": "upper"}
+JSON
+run=("$lorikeet" run --model demo/base --adapter reverse=demo/adapters/reverse
+  --adapter upper=demo/adapters/upper)
+"${run[@]}" <"$work/requests.jsonl" >"$work/results.jsonl"
+expect "run answers in the order of the input" \
+  "$(sed -E 's/.*"id": "(.)", "text": "([^"]*)".*/\1\2/' "$work/results.jsonl" |
+    tr '\n' '|')" "a torrap|b Unknown.|c PARROT|"
+"${run[@]}" --admit-seed 3 --threads 1 --max-num-batched-tokens 5 \
+  <"$work/requests.jsonl" >"$work/again.jsonl"
+expect "another order, one thread and small chunks change nothing" \
+  "$(sed -E 's/"cached_tokens": [0-9]+/"cached_tokens": 0/' \
+    "$work/again.jsonl" | md5sum)" \
+  "$(sed -E 's/"cached_tokens": [0-9]+/"cached_tokens": 0/' \
+    "$work/results.jsonl" | md5sum)"
+refuses "a model that is not there" "there is no model directory" \
+  "$lorikeet" run --model "$work/none"
+refuses "an unknown flag" --no-such-flag "$lorikeet" run --no-such-flag
+
+# ---- serve -------------------------------------------------------------------
+refuses "a host beyond loopback" --insecure \
+  "$lorikeet" serve --model demo/base --host 0.0.0.0 --grpc-port 0 \
+  --state-dir "$work/state"
+"$lorikeet" serve --model demo/base --adapter-root demo --grpc-port 0 \
+  --state-dir "$work/state" >"$work/serve.out" 2>"$work/serve.log" &
+server_pid=$!
+for ((i = 0; i < 600; i++)); do
+  grep -q '^ready grpc=' "$work/serve.out" && break
+  kill -0 "$server_pid"
+  sleep 0.1
+done
+LORIKEET_SERVER=$(sed -n 's/^ready grpc=//p' "$work/serve.out")
+export LORIKEET_SERVER
+
+"$lorikeet" adapter register caesar demo/adapters/caesar >/dev/null
+"$lorikeet" adapter register copy --upload demo/adapters/upper >/dev/null
+expect "the base answers" \
+  "$("$lorikeet" generate --task base --prompt "$(prompt parrot)")" " Unknown."
+expect "an adapter answers" \
+  "$("$lorikeet" generate --task caesar --prompt "$(prompt parrot)")" " sduurw"
+expect "an uploaded adapter answers" \
+  "$("$lorikeet" generate --task copy --prompt "$(prompt parrot)" --stream)" \
+  " PARROT"
+"$lorikeet" adapter update caesar demo/adapters-v2/caesar >/dev/null
+"$lorikeet" adapter alias cipher caesar@1 >/dev/null
+expect "new requests take the new version" \
+  "$("$lorikeet" generate --task caesar --prompt "$(prompt parrot)")" " ufwwty"
+expect "the alias keeps the old one" \
+  "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)")" " sduurw"
+refuses "an unknown task" NOT_FOUND \
+  "$lorikeet" generate --task none --prompt x
+refuses "a name that is taken" ALREADY_EXISTS \
+  "$lorikeet" adapter register caesar demo/adapters/caesar
+refuses "a path outside of the roots" PERMISSION_DENIED \
+  "$lorikeet" adapter register outside "$work"
+refuses "a state directory in use" "state" \
+  "$lorikeet" serve --model demo/base --grpc-port 0 --state-dir "$work/state"
+"$lorikeet" adapter delete copy >/dev/null
+refuses "an adapter that was deleted" NOT_FOUND \
+  "$lorikeet" generate --task copy --prompt x
+
+kill -TERM "$server_pid"
+code=0
+wait "$server_pid" || code=$?
+server_pid=
+expect "SIGTERM ends with exit code" "$code" 0
+echo "all good"
