@@ -27,8 +27,9 @@ absl::Status NoRoom(const AdapterKey& key, int64_t bytes,
                     const DevicePool& device) {
   return WithReason(
       absl::ResourceExhaustedError(absl::StrCat(
-          "adapter ", key.ToString(), " of ", bytes,
-          " bytes does not fit the device beside what is pinned or in use (",
+          "adapter ", key.ToString(),
+          bytes > 0 ? absl::StrCat(" of ", bytes, " bytes") : "",
+          " does not fit the device beside what is pinned or in use (",
           device.used_bytes(), " of ", device.capacity_bytes(), " bytes, ",
           device.count(), " of ", device.num_slots(), " slots)")),
       "DEVICE_FULL");
