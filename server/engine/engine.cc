@@ -171,13 +171,16 @@ void EngineImpl::Step() {
   const StepTicket ticket = runner_->Submit(input);
   StepResult result = runner_->Wait(ticket);
   const absl::Duration now = clock_.Now();
-  if (result.status.ok()) {
-    scheduler_->Commit(TakeResult(std::move(result), now));
-    Publish(now);
-  } else {
-    for (const RequestId id : scheduler_->AbortStep()) Fail(id, result.status);
-  }
-  UpdateLoad(now);
+  if (!result.status.ok()) return FailStep(result.status);
+  scheduler_->Commit(TakeResult(std::move(result), now));
+  UpdateLoad(now);  // Whoever hears of an end finds it counted.
+  Publish(now);
+}
+
+void EngineImpl::FailStep(const absl::Status& status) {
+  const std::vector<RequestId> ids = scheduler_->AbortStep();
+  UpdateLoad(clock_.Now());
+  for (const RequestId id : ids) Fail(id, status);
 }
 
 StepPlan EngineImpl::Plan(absl::Duration now) {

@@ -66,6 +66,7 @@ class EngineImpl final : public Engine {
   void Loop();
   void Step();
   void WaitForWork();
+  void FailStep(const absl::Status& status);
   StepPlan Plan(absl::Duration now);
   // Distributes what the step gave; returns what the scheduler must know.
   std::vector<SampledToken> TakeResult(StepResult result, absl::Duration now);

@@ -111,10 +111,11 @@ int64_t EngineImpl::FlushPrefixCache() {
 }
 
 EngineLoad EngineImpl::load() const {
-  const int64_t num_submitted = inbox_->num_submitted();
+  const int64_t num_waiting = inbox_->num_waiting();
   MutexLock lock(&load_mu_);
   EngineLoad load = load_;
-  load.scheduler.waiting += num_submitted;
+  // The scheduler's count is of the last step; it has the preempted too.
+  load.scheduler.waiting = std::max(load.scheduler.waiting, num_waiting);
   return load;
 }
 

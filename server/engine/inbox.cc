@@ -108,9 +108,9 @@ void Inbox::Stop() {
   has_mail_.Signal();
 }
 
-int64_t Inbox::num_submitted() const {
+int64_t Inbox::num_waiting() const {
   MutexLock lock(&mu_);
-  return static_cast<int64_t>(mail_.submitted.size());
+  return num_waiting_;
 }
 
 bool Inbox::Take(Mail* mail) {

@@ -53,7 +53,7 @@ class Inbox {
   int64_t WaitUntilEmpty(absl::Duration timeout);
   // Makes the engine thread end; commands and requests are refused.
   void Stop();
-  int64_t num_submitted() const;  // that the engine thread has not taken
+  int64_t num_waiting() const;  // requests that were never scheduled
 
   // ---- from the engine thread ----------------------------------------------
 
