@@ -58,8 +58,6 @@ void AppendNfc(absl::string_view text, std::string* out) {
   }
 }
 
-// No code point below U+0300 has a combining class, or composes with one
-// below.
 // Returns true if the texts on both sides of `c` can be normalized on their
 // own, and must be. U+11A7 composes with nothing, but utf8proc 2.8 takes it for
 // a trailing Hangul letter and loses it.
@@ -67,6 +65,8 @@ bool IsNfcBarrier(char32_t c) {
   return c == 0x11A7 || InRanges(NfcUnknownRanges(), c);
 }
 
+// No code point below U+0300 has a combining class, or composes with one
+// below.
 bool IsNfcRelevant(absl::string_view text) {
   // U+0300 is CC 80.
   for (const char c : text) {

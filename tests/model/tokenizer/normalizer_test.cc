@@ -33,7 +33,8 @@ TEST(NormalizerTest, NfcComposesReordersAndDecomposesSingletons) {
 }
 
 TEST(NormalizerTest, NfcKeepsControlCharactersAndUnassigned) {
-  const std::string text("a\0\x01\x7F\u0085\U000E0FFF\uFFFE", 17);
+  constexpr char kText[] = "a\0\x01\x7F\u0085\U000E0FFF\uFFFE";
+  const std::string text(kText, sizeof(kText) - 1);
   EXPECT_EQ(ToNfc(text), text);
 }
 
@@ -42,6 +43,23 @@ TEST(NormalizerTest, NfcLeavesMarksNewerThanUnicode9WhereTheyStand) {
   EXPECT_EQ(ToNfc("\U00011935\U00011930"), "\U00011935\U00011930");
   // U+1E4EC of Unicode 15 has a lower class than U+0345.
   EXPECT_EQ(ToNfc("a\u0345\U0001E4EC"), "a\u0345\U0001E4EC");
+}
+
+TEST(NormalizerTest, NfcKeepsTheCodePointBeforeTheTrailingHangulLetters) {
+  EXPECT_EQ(ToNfc("\uB194\u11A7"), "\uB194\u11A7");
+  EXPECT_EQ(ToNfc("\uB18D\u11A7\u11A8"), "\uB18D\u11A7\u11A8");
+}
+
+TEST(NormalizerTest, NfcOfALongRunOfMarksDoesNotTakeQuadraticTime) {
+  std::string text;
+  std::string sorted_low;
+  std::string sorted_high;
+  for (int i = 0; i < 200'000; ++i) {
+    text += "\u0345\u0334";  // classes 240 and 1
+    sorted_low += "\u0334";
+    sorted_high += "\u0345";
+  }
+  EXPECT_EQ(ToNfc("x" + text), "x" + sorted_low + sorted_high);
 }
 
 TEST(NormalizerTest, PrependLeavesAnEmptyTextEmpty) {

@@ -63,6 +63,9 @@ TEST(OnigurumaPatternTest, WordAndHexFollowOniguruma) {
   EXPECT_THAT(Matches(R"(\W)", "a\u00B2\u2075"), ElementsAre("\u2075"));
   EXPECT_THAT(Matches(R"(\h+)", "xBEef \t"), ElementsAre("BEef"));
   EXPECT_THAT(Matches(R"([[:punct:]]+)", "a+!"), ElementsAre("+!"));
+  EXPECT_THAT(Matches(R"(\p{Punct}+)", "a+!"), ElementsAre("!"));
+  EXPECT_THAT(Matches(R"(\p{Alpha}+)", "a\u036D\u1C89-"),
+              ElementsAre("a\u036D\u1C89"));
 }
 
 TEST(OnigurumaPatternTest, AnchorsMatchAtLinesAndDotAllIsM) {
