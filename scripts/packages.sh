@@ -10,7 +10,7 @@ LORIKEET_PACKAGES=(
   # libraries
   libabsl-dev libcli11-dev libfmt-dev libgrpc++-dev libhwy-dev libpcre2-dev
   libprotobuf-dev libspdlog-dev libsqlite3-dev libssl-dev libutf8proc-dev
-  libyaml-cpp-dev nlohmann-json3-dev
+  libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev
   # tests and benchmarks
   libbenchmark-dev libgmock-dev libgtest-dev
 )

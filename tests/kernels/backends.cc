@@ -1,0 +1,92 @@
+#include "tests/kernels/backends.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/cpu/cpu_ops.h"
+
+namespace lorikeet::testing {
+
+CpuBackend::CpuBackend(const std::string& target, int num_threads)
+    : pool_(num_threads), ops_(NewCpuOpsForTarget(pool_, target)) {}
+
+Matrix::Matrix(int64_t rows, int64_t cols, DType dtype, int64_t padding)
+    : bytes_(rows * (cols + padding) * SizeBytes(dtype)),
+      view_{bytes_.data(), dtype, rows, cols, cols + padding} {}
+
+Matrix Matrix::Random(Rng& rng, int64_t rows, int64_t cols, DType dtype,
+                      double stddev, int64_t padding) {
+  Matrix m(rows, cols, dtype, padding);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < cols; ++j) {
+      StoreElement(dtype, m.view_.data, i * m.view_.stride + j,
+                   static_cast<float>(rng.Normal() * stddev));
+    }
+  }
+  return m;
+}
+
+Matrix Matrix::Clone() const {
+  Matrix m;
+  m.bytes_ = Buffer(bytes_.size_bytes());
+  if (bytes_.size_bytes() > 0) {
+    std::memcpy(m.bytes_.data(), bytes_.data(),
+                static_cast<size_t>(bytes_.size_bytes()));
+  }
+  m.view_ = view_;
+  m.view_.data = m.bytes_.data();
+  return m;
+}
+
+void Matrix::Fill(float value) {
+  for (int64_t i = 0; i < view_.rows * view_.stride; ++i) {
+    StoreElement(view_.dtype, view_.data, i, value);
+  }
+}
+
+std::vector<float> RandomFloats(Rng& rng, int64_t count, double stddev) {
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = static_cast<float>(rng.Normal() * stddev);
+  return values;
+}
+
+void FailNear(int64_t row, int64_t col, double actual, double expected,
+              double bound) {
+  ADD_FAILURE() << "at (" << row << ", " << col << "): " << actual << " is not "
+                << expected << " within " << bound;
+}
+
+void ExpectSameBits(const Matrix& actual, const Matrix& expected) {
+  ASSERT_EQ(actual.rows(), expected.rows());
+  ASSERT_EQ(actual.cols(), expected.cols());
+  for (int64_t i = 0; i < expected.rows(); ++i) {
+    for (int64_t j = 0; j < expected.cols(); ++j) {
+      const auto a = std::bit_cast<uint32_t>(actual.row(i)[j]);
+      const auto e = std::bit_cast<uint32_t>(expected.row(i)[j]);
+      ASSERT_EQ(a, e) << "at (" << i << ", " << j << "): " << actual.row(i)[j]
+                      << " and " << expected.row(i)[j];
+    }
+  }
+}
+
+double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col) {
+  double magnitude = 0;
+  for (int64_t k = 0; k < x.cols; ++k) {
+    magnitude += std::fabs(static_cast<double>(x.At(row, k)) * w.At(col, k));
+  }
+  return static_cast<double>(x.cols + 1) * kEps * magnitude + 1e-37;
+}
+
+LoraSlot PackSlot(Ops& ops, const std::vector<AdapterWeights>& weights) {
+  LoraSlot slot;
+  for (const AdapterWeights& w : weights) {
+    const size_t index = static_cast<size_t>(w.id.index());
+    if (slot.entries.size() <= index) slot.entries.resize(index + 1);
+    slot.entries[index].weights = ops.PackLora(w.a.view(), w.b.view());
+    slot.entries[index].scaling = w.scaling;
+  }
+  return slot;
+}
+
+}  // namespace lorikeet::testing

@@ -1,0 +1,103 @@
+// What the tests of operators share: backends of every SIMD target, random
+// matrices, adapters, and the comparison inside a bound.
+//
+// Thread-compatible.
+
+#ifndef LORIKEET_TESTS_KERNELS_BACKENDS_H_
+#define LORIKEET_TESTS_KERNELS_BACKENDS_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/thread_pool.h"
+#include "kernels/ops.h"
+
+namespace lorikeet::testing {
+
+// A CPU backend of one target with its own threads.
+class CpuBackend {
+ public:
+  CpuBackend(const std::string& target, int num_threads);
+  Ops* operator->() { return ops_.get(); }
+  Ops& operator*() { return *ops_; }
+
+ private:
+  ThreadPool pool_;
+  std::unique_ptr<Ops> ops_;
+};
+
+// Odd on purpose.
+inline constexpr int64_t kOddSizes[] = {1, 3, 7, 17, 31, 64, 100};
+inline constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+
+// Owns a matrix; rows may be further apart than they are wide.
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(int64_t rows, int64_t cols, DType dtype = DType::kF32,
+         int64_t padding = 0);
+  // Normal numbers.
+  static Matrix Random(Rng& rng, int64_t rows, int64_t cols,
+                       DType dtype = DType::kF32, double stddev = 1,
+                       int64_t padding = 0);
+
+  Tensor view() const { return view_; }
+  int64_t rows() const { return view_.rows; }
+  int64_t cols() const { return view_.cols; }
+  float* row(int64_t i) const { return view_.f32(i); }
+  double At(int64_t i, int64_t j) const { return ConstTensor(view_).At(i, j); }
+  Matrix Clone() const;
+  void Fill(float value);
+
+ private:
+  Buffer bytes_;
+  Tensor view_;
+};
+
+std::vector<float> RandomFloats(Rng& rng, int64_t count, double stddev = 1);
+
+// |actual - expected| <= bound(row, col), else a failure that names the place.
+template <typename Bound>
+void ExpectNear(const Matrix& actual, const Matrix& expected,
+                const Bound& bound);
+// The same bits, row by row.
+void ExpectSameBits(const Matrix& actual, const Matrix& expected);
+
+void FailNear(int64_t row, int64_t col, double actual, double expected,
+              double bound);
+
+template <typename Bound>
+void ExpectNear(const Matrix& actual, const Matrix& expected,
+                const Bound& bound) {
+  for (int64_t i = 0; i < expected.rows(); ++i) {
+    for (int64_t j = 0; j < expected.cols(); ++j) {
+      const double a = actual.At(i, j);
+      const double e = expected.At(i, j);
+      const double allowed = bound(i, j);
+      if (!(a - e <= allowed && e - a <= allowed)) {
+        return FailNear(i, j, a, e, allowed);
+      }
+    }
+  }
+}
+
+inline constexpr double kEps = 0x1.0p-24;  // unit roundoff of f32
+
+// Error of a sum of k products in f32, any order: k eps sum |a||b|, and one
+// more rounding of the result.
+double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col);
+
+// A and B of some linears, packed for one backend.
+struct AdapterWeights {
+  LinearId id;
+  Matrix a;  // [rank, in]
+  Matrix b;  // [out, rank]
+  float scaling = 1;
+};
+LoraSlot PackSlot(Ops& ops, const std::vector<AdapterWeights>& weights);
+
+}  // namespace lorikeet::testing
+
+#endif  // LORIKEET_TESTS_KERNELS_BACKENDS_H_
