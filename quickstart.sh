@@ -144,6 +144,7 @@ wait_until_ready() {
 start_server() {
   mkdir -p build
   run_dir=$(mktemp -d build/quickstart.XXXXXX)
+  : >"$run_dir/server.out"
   local -a detach=()
   if $keep; then
     detach=(setsid)
