@@ -701,15 +701,22 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::Commit(
   const AdapterVersionInfo& info = entry.newest().info;
   const bool is_new = entry.versions.size() == 1;
   absl::Status status = content_->Commit(staged);
+  // After a failed sync the log may hold the transaction all the same, and it
+  // would be there after a crash: then its files must be there too. If not,
+  // they are swept at the next start.
+  bool may_be_registered = false;
   if (status.ok()) {
     absl::StatusOr<uint64_t> etag =
         is_new ? registry_->CreateAdapter(entry.row, info)
                : registry_->AddVersion(entry.row, info);
     status = etag.status();
+    may_be_registered = status.code() == absl::StatusCode::kInternal;
     if (etag.ok()) entry.row.etag = *etag;
   }
   if (!status.ok()) {
-    if (!IsKnownDigest(weights.digest)) RemoveContent(weights.digest);
+    if (!may_be_registered && !IsKnownDigest(weights.digest)) {
+      RemoveContent(weights.digest);
+    }
     return status;
   }
   const bool is_pinned = entry.row.pinned;

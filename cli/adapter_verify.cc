@@ -130,7 +130,8 @@ void AddAdapterVerifyCommand(CLI::App& adapter_app, int* exit_code) {
     const absl::Status status = Verify(*flags);
     if (status.ok()) return;
     const std::string reason = ReasonOf(status);
-    std::fprintf(stderr, "lorikeet: %s%s\n", Printable(status.message()).c_str(),
+    std::fprintf(stderr, "lorikeet: %s%s\n",
+                 Printable(status.message()).c_str(),
                  reason.empty() ? "" : absl::StrCat(" (", reason, ")").c_str());
     *exit_code = 1;
   });

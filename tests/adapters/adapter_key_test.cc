@@ -32,9 +32,28 @@ TEST(AdapterRefTest, ReadsEveryForm) {
 
 TEST(AdapterRefTest, RefusesWhatIsNoName) {
   for (const std::string text :
-       {"", "@1", "a@", "a@0", "a@01", "a@-1", "a@1.5", "a@4294967296", "a@x",
-        "a@1@2", "a/b/c", "/a", "a/", "-a", ".a", "a b", "a\nb", "a\x1b",
-        "a@sha256:", "a@sha256:abc", "a@sha256:xyzxyzxyzxyz", "../a",
+       {"",
+        "@1",
+        "a@",
+        "a@0",
+        "a@01",
+        "a@-1",
+        "a@1.5",
+        "a@4294967296",
+        "a@x",
+        "a@1@2",
+        "a/b/c",
+        "/a",
+        "a/",
+        "-a",
+        ".a",
+        "a b",
+        "a\nb",
+        "a\x1b",
+        "a@sha256:",
+        "a@sha256:abc",
+        "a@sha256:xyzxyzxyzxyz",
+        "../a",
         "a@sha256:"
         "00000000000000000000000000000000000000000000000000000000000000000"}) {
     const auto ref = AdapterRef::Parse(text);

@@ -150,8 +150,7 @@ TEST_F(AdapterLoaderTest, FailsBesideWhatIsPinned) {
 TEST_F(AdapterLoaderTest, RepeatsAFailedLoadOnlyAfterAWhile) {
   loader_->Prefetch(Key("bad"), users_);
   AwaitLoads(1);
-  EXPECT_EQ(loader_->LoadError(Key("bad")).code(),
-            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(loader_->LoadError(Key("bad")).code(), absl::StatusCode::kDataLoss);
   for (int i = 0; i < 100; ++i) loader_->Prefetch(Key("bad"), users_);
   EXPECT_EQ(reads_, 1);
   EXPECT_FALSE(loader_->LoadError(Key("bad")).ok());
@@ -191,10 +190,10 @@ TEST_F(AdapterLoaderTest, UnloadEndsALoadThatRuns) {
 
 TEST_F(AdapterLoaderTest, LoadEndsAtItsDeadline) {
   ops_.CloseGate();
-  EXPECT_EQ(loader_
-                ->Load(Key("a"), users_, Tier::kDevice, absl::Milliseconds(1))
-                .code(),
-            absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(
+      loader_->Load(Key("a"), users_, Tier::kDevice, absl::Milliseconds(1))
+          .code(),
+      absl::StatusCode::kDeadlineExceeded);
   ops_.OpenGate();
 }
 

@@ -17,9 +17,9 @@ namespace {
 
 namespace stdfs = std::filesystem;
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using testing::FakeOps;
 using testing::FreshTempDir;
+using ::testing::HasSubstr;
 using testing::SmallBase;
 using testing::WriteAdapter;
 using Mode = AdapterStore::RegisterRequest::Mode;
@@ -42,8 +42,8 @@ class AdapterStoreTest : public ::testing::Test {
 
   void Open(int base = 1) {
     store_.reset();
-    auto store = AdapterStore::Open(fs_, clock_, SmallBase(base), ops_,
-                                    options_);
+    auto store =
+        AdapterStore::Open(fs_, clock_, SmallBase(base), ops_, options_);
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }
@@ -119,8 +119,7 @@ TEST_F(AdapterStoreTest, SurvivesRestart) {
   EXPECT_EQ(after->create_time, before->create_time);
   EXPECT_EQ(store_->ListVersions("default", "a")->size(), 2u);
   EXPECT_EQ((*Resolve("task"))->key, a->newest.key);
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
 }
 
 TEST_F(AdapterStoreTest, CreateRefusesATakenName) {
@@ -188,8 +187,7 @@ TEST_F(AdapterStoreTest, ChecksTheExpectedDigest) {
   r.path = Source("x", 1);
   r.expected_sha256 = std::string(64, '0');
   EXPECT_EQ(ReasonOf(store_->Register(r).status()), "DIGEST_MISMATCH");
-  r.expected_sha256 =
-      DigestOfAdapter(fs_, r.path, PeftLimits())->ToHex();
+  r.expected_sha256 = DigestOfAdapter(fs_, r.path, PeftLimits())->ToHex();
   EXPECT_TRUE(store_->Register(r).ok());
 }
 
@@ -343,13 +341,14 @@ TEST_F(AdapterStoreTest, AnAliasStaysWhereItIsUntilItIsMoved) {
   EXPECT_EQ(alias->target, one);
   const AdapterKey two = Register("a", 2, Mode::kUpdate)->newest.key;
   EXPECT_EQ((*Resolve("task"))->key, one);
-  EXPECT_EQ(store_->SetAlias("default", "task", *AdapterRef::Parse("a"),
-                             alias->etag + 1)
+  EXPECT_EQ(store_
+                ->SetAlias("default", "task", *AdapterRef::Parse("a"),
+                           alias->etag + 1)
                 .status()
                 .code(),
             absl::StatusCode::kAborted);
-  const auto moved = store_->SetAlias("default", "task",
-                                      *AdapterRef::Parse("a"), alias->etag);
+  const auto moved =
+      store_->SetAlias("default", "task", *AdapterRef::Parse("a"), alias->etag);
   ASSERT_TRUE(moved.ok());
   EXPECT_NE(moved->etag, alias->etag);
   EXPECT_EQ((*Resolve("task"))->key, two);
@@ -428,8 +427,7 @@ TEST_F(AdapterStoreTest, DeletionFreesEverything) {
   ASSERT_TRUE(Register("a", 2, Mode::kUpdate).ok());
   ASSERT_TRUE(
       store_->SetAlias("default", "task", *AdapterRef::Parse("a@1"), {}).ok());
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, true, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, true, kLong).ok());
   ASSERT_TRUE(Delete("a").ok());
   EXPECT_TRUE(Stored().empty());
   EXPECT_EQ(ops_.live, 0);
@@ -447,8 +445,7 @@ TEST_F(AdapterStoreTest, DeletionKeepsContentThatOthersShare) {
   EXPECT_EQ(Stored().size(), 1u);
   ASSERT_TRUE(Delete("a").ok());
   EXPECT_EQ(Stored().size(), 1u);
-  EXPECT_TRUE(
-      store_->LoadTo("default", "b", Tier::kDevice, {}, kLong).ok());
+  EXPECT_TRUE(store_->LoadTo("default", "b", Tier::kDevice, {}, kLong).ok());
   ASSERT_TRUE(Delete("b").ok());
   EXPECT_TRUE(Stored().empty());
 }
@@ -467,8 +464,7 @@ TEST_F(AdapterStoreTest, ADrainingAdapterTakesNoVersions) {
   ASSERT_TRUE(store_->BeginDelete("default", "a", {}).ok());
   EXPECT_EQ(ReasonOf(Register("a", 2, Mode::kUpdate).status()),
             "ADAPTER_DRAINING");
-  EXPECT_EQ(Register("a", 2).status().code(),
-            absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(Register("a", 2).status().code(), absl::StatusCode::kAlreadyExists);
 }
 
 // ---- residency --------------------------------------------------------------
@@ -479,8 +475,7 @@ TEST_F(AdapterStoreTest, PrefetchBringsAVersionToTheDevice) {
   EXPECT_FALSE(store_->TryLease((*ref)->key));
   store_->Prefetch((*ref)->key);
   // LoadTo joins the load that runs.
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
   const DeviceLease lease = store_->TryLease((*ref)->key);
   ASSERT_TRUE(lease);
   EXPECT_NE(lease.slot()->Find({1, Projection::kQ}), nullptr);
@@ -491,14 +486,12 @@ TEST_F(AdapterStoreTest, PrefetchBringsAVersionToTheDevice) {
 TEST_F(AdapterStoreTest, RunningRequestsKeepTheirVersionThroughAnUpdate) {
   ASSERT_TRUE(Register("a", 1).ok());
   const auto old_ref = Resolve("a");
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
   const DeviceLease old_lease = store_->TryLease((*old_ref)->key);
   ASSERT_TRUE(Register("a", 2, Mode::kUpdate).ok());
   const auto new_ref = Resolve("a");
   EXPECT_EQ((*new_ref)->key.version, 2u);
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
   const DeviceLease new_lease = store_->TryLease((*new_ref)->key);
   const auto value = [](const DeviceLease& lease) {
     return static_cast<const FakeOps::Packed&>(
@@ -512,18 +505,15 @@ TEST_F(AdapterStoreTest, RunningRequestsKeepTheirVersionThroughAnUpdate) {
 
 TEST_F(AdapterStoreTest, UnloadRefusesWhatIsInUseOrPinned) {
   ASSERT_TRUE(Register("a", 1).ok());
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, true, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, true, kLong).ok());
   EXPECT_TRUE(store_->Get("default", "a")->pinned);
-  EXPECT_EQ(
-      ReasonOf(store_->UnloadTo("default", "a", Tier::kDisk).status()),
-      "ADAPTER_PINNED");
+  EXPECT_EQ(ReasonOf(store_->UnloadTo("default", "a", Tier::kDisk).status()),
+            "ADAPTER_PINNED");
   ASSERT_TRUE(store_->SetPinned("default", "a", false).ok());
   {
     const auto ref = Resolve("a");
-    EXPECT_EQ(
-        ReasonOf(store_->UnloadTo("default", "a", Tier::kDisk).status()),
-        "ADAPTER_IN_USE");
+    EXPECT_EQ(ReasonOf(store_->UnloadTo("default", "a", Tier::kDisk).status()),
+              "ADAPTER_IN_USE");
   }
   EXPECT_EQ(*store_->UnloadTo("default", "a", Tier::kHost), kAdapterBytes);
   EXPECT_EQ(*store_->UnloadTo("default", "a", Tier::kDisk), kAdapterBytes);
@@ -550,35 +540,30 @@ TEST_F(AdapterStoreTest, PinnedAdaptersStayAndOthersAreRefused) {
 
 TEST_F(AdapterStoreTest, APinFollowsTheNewestVersion) {
   ASSERT_TRUE(Register("a", 1).ok());
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, true, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, true, kLong).ok());
   ASSERT_TRUE(Register("a", 2, Mode::kUpdate).ok());
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
   for (const char* name : {"b", "c"}) {
     ASSERT_TRUE(Register(name, 1).ok());
-    ASSERT_TRUE(
-        store_->LoadTo("default", name, Tier::kDevice, {}, kLong).ok());
+    ASSERT_TRUE(store_->LoadTo("default", name, Tier::kDevice, {}, kLong).ok());
   }
   EXPECT_EQ(store_->Get("default", "a")->tier, Tier::kDevice);
   // And comes back with the server.
   Open();
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
   EXPECT_TRUE(store_->Get("default", "a")->pinned);
 }
 
 TEST_F(AdapterStoreTest, DamagedFilesAreNeverServed) {
   const auto info = Register("a", 1);
-  const std::string stored = options_.state_dir + "/adapters/" +
-                             info->newest.key.digest.ToHex();
+  const std::string stored =
+      options_.state_dir + "/adapters/" + info->newest.key.digest.ToHex();
   // Another good adapter, but not the one that was registered.
   WriteAdapter(stored, 5);
   const auto ref = Resolve("a");
   EXPECT_EQ(ReasonOf(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong)),
             "ADAPTER_DAMAGED");
-  EXPECT_EQ(store_->LoadError((*ref)->key).code(),
-            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(store_->LoadError((*ref)->key).code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(store_->Get("default", "a")->state, AdapterState::kFailed);
   EXPECT_FALSE(store_->TryLease((*ref)->key));
 }
@@ -642,9 +627,8 @@ TEST_F(AdapterStoreTest, ChangesMetadataUnderItsEtag) {
                 .status()
                 .code(),
             absl::StatusCode::kAborted);
-  EXPECT_EQ(
-      store_->UpdateMetadata("default", "b", "x", {}, {}).status().code(),
-      absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->UpdateMetadata("default", "b", "x", {}, {}).status().code(),
+            absl::StatusCode::kNotFound);
 }
 
 TEST_F(AdapterStoreTest, TellsWatchersOfEveryChange) {
@@ -663,9 +647,8 @@ TEST_F(AdapterStoreTest, TellsWatchersOfEveryChange) {
     EXPECT_EQ(event.sequence, ++sequence);
     EXPECT_EQ(event.adapter.name, "a");
   }
-  EXPECT_THAT(kinds, ElementsAre(Kind::kAdded, Kind::kModified,
-                                 Kind::kModified, Kind::kModified,
-                                 Kind::kDeleted));
+  EXPECT_THAT(kinds, ElementsAre(Kind::kAdded, Kind::kModified, Kind::kModified,
+                                 Kind::kModified, Kind::kDeleted));
   EXPECT_EQ((*events)[3].adapter.state, AdapterState::kDraining);
   EXPECT_EQ(store_->last_event(), sequence);
 }
@@ -673,8 +656,7 @@ TEST_F(AdapterStoreTest, TellsWatchersOfEveryChange) {
 TEST_F(AdapterStoreTest, TellsWatchersOfTiers) {
   ASSERT_TRUE(Register("a", 1).ok());
   const uint64_t start = store_->last_event();
-  ASSERT_TRUE(
-      store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
   absl::StatusOr<std::vector<AdapterEvent>> events;
   do {
     events = store_->WaitForEvents(start, absl::Seconds(10));

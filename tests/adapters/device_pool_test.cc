@@ -38,7 +38,8 @@ TEST_F(DevicePoolTest, LeasesOnlyWhatIsPublished) {
 }
 
 TEST_F(DevicePoolTest, EvictsTheLeastRecentlyUsedForASlot) {
-  for (const char* name : {"a", "b", "c"}) ASSERT_EQ(Put(name, 10), Room::kFree);
+  for (const char* name : {"a", "b", "c"})
+    ASSERT_EQ(Put(name, 10), Room::kFree);
   pool_.TryLease(Key("a"));
   ASSERT_EQ(Put("d", 10), Room::kFree);
   EXPECT_EQ(evicted_, std::vector<AdapterKey>{Key("b")});
@@ -53,7 +54,8 @@ TEST_F(DevicePoolTest, EvictsAsMuchAsTheBytesNeed) {
 }
 
 TEST_F(DevicePoolTest, NeverEvictsALeasedAdapter) {
-  for (const char* name : {"a", "b", "c"}) ASSERT_EQ(Put(name, 10), Room::kFree);
+  for (const char* name : {"a", "b", "c"})
+    ASSERT_EQ(Put(name, 10), Room::kFree);
   DeviceLease a = pool_.TryLease(Key("a"));
   const DeviceLease b = pool_.TryLease(Key("b"));
   const DeviceLease c = pool_.TryLease(Key("c"));

@@ -22,7 +22,11 @@ class FakeOps final : public Ops {
   class Packed final : public PackedLora {
    public:
     Packed(FakeOps& ops, ConstTensor a, ConstTensor b)
-        : ops_(ops), a_(Copy(a)), b_(Copy(b)), rank_(a.rows), in_(a.cols),
+        : ops_(ops),
+          a_(Copy(a)),
+          b_(Copy(b)),
+          rank_(a.rows),
+          in_(a.cols),
           out_(b.rows) {
       ++ops_.live;
     }

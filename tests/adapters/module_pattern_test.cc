@@ -33,12 +33,13 @@ INSTANTIATE_TEST_SUITE_P(
     Keys, PatternKeyTest,
     ::testing::Values(
         Case{"q_proj", true}, Case{"self_attn.q_proj", true},
-        Case{"proj", false}, Case{"layers.11", false},
-        Case{"layers.0", false}, Case{"_proj", false},
+        Case{"proj", false}, Case{"layers.11", false}, Case{"layers.0", false},
+        Case{"_proj", false},
         // A dot is any character, also in a key without anything special.
         Case{"self.attn.q.proj", true}, Case{"elf_attn.q_proj", false},
         Case{kName, true}, Case{"^model.layers.11.self_attn.q_proj", true},
-        Case{"^q_proj", false}, Case{"x.model.layers.11.self_attn.q_proj", false},
+        Case{"^q_proj", false},
+        Case{"x.model.layers.11.self_attn.q_proj", false},
         Case{R"(layers\.11\..*)", true}, Case{R"(layers\.1\..*)", false},
         Case{R"(layers\.(1|11)\.self_attn\.[qk]_proj)", true},
         Case{R"(layers\.\d+\.mlp\..*)", false}, Case{".*", true},

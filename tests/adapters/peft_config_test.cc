@@ -11,9 +11,8 @@ namespace lorikeet {
 namespace {
 
 absl::StatusOr<PeftConfig> Parse(absl::string_view members) {
-  return PeftConfig::Parse(absl::StrCat(R"({"peft_type": "LORA")",
-                                        members.empty() ? "" : ", ", members,
-                                        "}"));
+  return PeftConfig::Parse(absl::StrCat(
+      R"({"peft_type": "LORA")", members.empty() ? "" : ", ", members, "}"));
 }
 
 TEST(PeftConfigTest, HasTheDefaultsOfPeft) {
@@ -85,8 +84,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"("arrow_config": {})", "arrow_config", kUnsupported},
         Refused{R"("init_lora_weights": "pissa")", "init_lora_weights",
                 kUnsupported},
-        Refused{R"("init_lora_weights": "pissa_niter_16")",
-                "init_lora_weights", kUnsupported},
+        Refused{R"("init_lora_weights": "pissa_niter_16")", "init_lora_weights",
+                kUnsupported},
         Refused{R"("init_lora_weights": "olora")", "init_lora_weights",
                 kUnsupported},
         Refused{R"("init_lora_weights": "lora_ga")", "init_lora_weights",
@@ -159,8 +158,8 @@ TEST(PeftConfigTest, RefusesWhatIsNoLoraObject) {
                            "{\"peft_type\": \"LORA\", \"r\": 1, \"r\": 2}"}) {
     const auto config = PeftConfig::Parse(text);
     ASSERT_FALSE(config.ok()) << text;
-    EXPECT_TRUE(absl::StrContains(config.status().message(),
-                                  "adapter_config.json"))
+    EXPECT_TRUE(
+        absl::StrContains(config.status().message(), "adapter_config.json"))
         << config.status();
   }
 }

@@ -17,8 +17,8 @@ namespace lorikeet {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using testing::FreshTempDir;
+using ::testing::HasSubstr;
 using testing::MakeConstantTensor;
 using testing::SafetensorsBytes;
 using testing::SmallConfig;
@@ -108,15 +108,13 @@ TEST(PeftReaderGoldenTest, RefusesEveryBadAdapterNamingTheCause) {
   if (testing::TinyDir().empty()) {
     GTEST_SKIP() << "skipped: no shared golden data";
   }
-  const Json cases =
-      ParseFile(testing::TinyDir() + "/bad_adapters/cases.json");
+  const Json cases = ParseFile(testing::TinyDir() + "/bad_adapters/cases.json");
   int refused = 0;
   for (const Json& c : cases.Find("cases")->items()) {
     const std::string dir =
         testing::TinyDir() + "/" + c.Find("dir")->AsString();
     SCOPED_TRACE(dir);
-    const Result result =
-        ReadDir(dir, TinyModel(c.Find("model")->AsString()));
+    const Result result = ReadDir(dir, TinyModel(c.Find("model")->AsString()));
     if (c.Find("policy")->AsString() == "refuse_or_correct" && result.ok()) {
       // Served right, as its golden says; then people are told.
       EXPECT_FALSE((*result)->warnings.empty());
@@ -181,12 +179,10 @@ TEST_F(PeftReaderTest, ReadsModulesInOrderWithValues) {
 }
 
 TEST_F(PeftReaderTest, KeepsTheDtypeOfTheFileOrTheOneAskedFor) {
-  const auto as_stored =
-      Read(SmallConfig(), SmallTensors(0.1f, DType::kBF16));
+  const auto as_stored = Read(SmallConfig(), SmallTensors(0.1f, DType::kBF16));
   ASSERT_TRUE(as_stored.ok());
   EXPECT_EQ((*as_stored)->modules[0].a.dtype, DType::kBF16);
-  const auto narrow =
-      Read(SmallConfig(), SmallTensors(0.1f), DType::kBF16);
+  const auto narrow = Read(SmallConfig(), SmallTensors(0.1f), DType::kBF16);
   ASSERT_TRUE(narrow.ok());
   EXPECT_EQ((*narrow)->modules[0].a.dtype, DType::kBF16);
   EXPECT_EQ((*narrow)->modules[0].a.At(0, 0),
@@ -214,8 +210,7 @@ TEST_F(PeftReaderTest, RefusesRanksBeyondTheLimit) {
 TEST_F(PeftReaderTest, RefusesFilesBeyondTheLimits) {
   PeftLimits limits;
   limits.max_model_bytes = 100;
-  EXPECT_FALSE(
-      Read(SmallConfig(), SmallTensors(1), std::nullopt, limits).ok());
+  EXPECT_FALSE(Read(SmallConfig(), SmallTensors(1), std::nullopt, limits).ok());
   limits = PeftLimits();
   limits.max_config_bytes = 10;
   const Result result =

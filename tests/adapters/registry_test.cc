@@ -161,10 +161,9 @@ TEST_F(RegistryTest, DeletesAnAdapterWithVersionsAndAliases) {
   for (const char* name : {"a", "b"}) {
     const Registry::Adapter row = Row("default", name);
     ASSERT_TRUE(registry->CreateAdapter(row, VersionOf(row, 1)).ok());
-    ASSERT_TRUE(registry
-                    ->PutAlias({"default", std::string("to-") + name, name, 1,
-                                0})
-                    .ok());
+    ASSERT_TRUE(
+        registry->PutAlias({"default", std::string("to-") + name, name, 1, 0})
+            .ok());
   }
   ASSERT_TRUE(registry->DeleteAdapter("default", "a").ok());
   const auto contents = registry->ReadAll();
@@ -210,8 +209,7 @@ TEST_F(RegistryTest, SaysThatAFileWithAHoleIsDamaged) {
   // Keeps the first page, which has the schema.
   std::fill(bytes.begin() + 4096, bytes.end(), '\x55');
   testing::WriteTestFile(path_, bytes);
-  EXPECT_EQ(Registry::Open(path_).status().code(),
-            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(Registry::Open(path_).status().code(), absl::StatusCode::kDataLoss);
 }
 
 }  // namespace

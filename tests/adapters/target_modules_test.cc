@@ -17,11 +17,11 @@ namespace {
 std::string Short(const TargetModules& targets) {
   return absl::StrJoin(
       targets.modules, " ", [](std::string* out, const TargetModule& m) {
-        absl::StrAppend(out, m.id.layer,
-                        absl::string_view(
-                            kProjectionNames[static_cast<size_t>(
-                                m.id.projection)])
-                            .substr(0, 1));
+        absl::StrAppend(
+            out, m.id.layer,
+            absl::string_view(
+                kProjectionNames[static_cast<size_t>(m.id.projection)])
+                .substr(0, 1));
       });
 }
 
@@ -60,8 +60,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{R"("target_modules": ["down_proj", "nothing"])", "0d 1d"},
         Case{R"("target_modules": ["self_attn.k_proj"])", "0k 1k"},
         Case{R"("target_modules": ["model.layers.1.mlp.up_proj"])", "1u"},
-        Case{R"("target_modules": ".*\\.1\\..*_proj")",
-             "1q 1k 1v 1o 1g 1u 1d"},
+        Case{R"("target_modules": ".*\\.1\\..*_proj")", "1q 1k 1v 1o 1g 1u 1d"},
         Case{R"("target_modules": ".*(q|o)_proj")", "0q 0o 1q 1o"},
         // Entries of lists are text: the dot of "q.proj" is a dot.
         Case{R"("target_modules": ["q.proj", "v_proj"])", "0v 1v"},
@@ -71,8 +70,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{R"("target_modules": ["q_proj"],
                 "exclude_modules": ".*layers\\.0\\..*")",
              "1q"},
-        Case{R"("target_modules": ["q_proj"], "exclude_modules": "")",
-             "0q 1q"},
+        Case{R"("target_modules": ["q_proj"], "exclude_modules": "")", "0q 1q"},
         Case{R"("target_modules": "all-linear",
                 "exclude_modules": ["mlp.up_proj", "model.layers.0.mlp.gate_proj"])",
              "0q 0k 0v 0o 0d 1q 1k 1v 1o 1g 1d"},
@@ -100,8 +98,8 @@ class RefusedTargetTest : public ::testing::TestWithParam<Case> {};
 TEST_P(RefusedTargetTest, IsRefusedNamingTheKey) {
   const auto targets = Find(GetParam().members);
   ASSERT_FALSE(targets.ok()) << GetParam().members;
-  EXPECT_TRUE(absl::StrContains(targets.status().message(),
-                                GetParam().expected))
+  EXPECT_TRUE(
+      absl::StrContains(targets.status().message(), GetParam().expected))
       << targets.status();
 }
 

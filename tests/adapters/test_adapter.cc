@@ -43,9 +43,9 @@ std::vector<TestTensor> SmallTensors(float value, DType dtype) {
 }
 
 std::string SmallConfig(absl::string_view extra) {
-  return absl::StrCat(
-      R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, )",
-      R"("target_modules": ["q_proj"])", extra.empty() ? "" : ", ", extra, "}");
+  return absl::StrCat(R"({"peft_type": "LORA", "r": 2, "lora_alpha": 4, )",
+                      R"("target_modules": ["q_proj"])",
+                      extra.empty() ? "" : ", ", extra, "}");
 }
 
 std::string WriteAdapter(const std::string& dir, float value,
