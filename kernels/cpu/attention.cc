@@ -132,8 +132,8 @@ void WidenValues(const char* values, int64_t count, int64_t head_dim,
 
 // A tile as the loops read it.
 struct TileData {
-  const float* keys;      // [head_dim, 32]
-  const float* values;    // [32, value_stride]
+  const float* keys;    // [head_dim, 32]
+  const float* values;  // [32, value_stride]
   int64_t value_stride;
 };
 
@@ -168,8 +168,7 @@ HWY_INLINE void Scores(const float* const* q, int64_t head_dim, float scale,
   for (int r = 0; r < kRows; ++r) {
     HWY_UNROLL(8)
     for (int v = 0; v < kTileVectors; ++v) {
-      hn::Store(hn::Mul(sum[r][v], scales), d,
-                scores + r * kTile + v * kLanes);
+      hn::Store(hn::Mul(sum[r][v], scales), d, scores + r * kTile + v * kLanes);
     }
   }
 }
@@ -183,15 +182,13 @@ float SoftmaxStep(Visible visible, float* scores, float& max, float& sum) {
   FloatVec best = lowest;
   for (int v = 0; v < kTileVectors; ++v) {
     const FloatVec key = hn::Iota(d, static_cast<float>(v * kLanes));
-    const auto seen = hn::And(
-        hn::Ge(key, hn::Set(d, static_cast<float>(visible.begin))),
-        hn::Lt(key, hn::Set(d, static_cast<float>(visible.end))));
-    score[v] =
-        hn::IfThenElse(seen, hn::Load(d, scores + v * kLanes), lowest);
+    const auto seen =
+        hn::And(hn::Ge(key, hn::Set(d, static_cast<float>(visible.begin))),
+                hn::Lt(key, hn::Set(d, static_cast<float>(visible.end))));
+    score[v] = hn::IfThenElse(seen, hn::Load(d, scores + v * kLanes), lowest);
     best = hn::Max(best, score[v]);
   }
-  const float new_max =
-      std::max(max, hn::GetLane(hn::MaxOfLanes(d, best)));
+  const float new_max = std::max(max, hn::GetLane(hn::MaxOfLanes(d, best)));
   const FloatVec shift = hn::Set(d, new_max);
   FloatVec total = hn::Zero(d);
   for (int v = 0; v < kTileVectors; ++v) {
@@ -199,12 +196,9 @@ float SoftmaxStep(Visible visible, float* scores, float& max, float& sum) {
     total = v == 0 ? weight : hn::Add(total, weight);
     hn::Store(weight, d, scores + v * kLanes);
   }
-  const float factor =
-      hn::GetLane(hn::Exp(d, hn::Set(d, max - new_max)));
-  const FloatVec scaled =
-      hn::Set(d, hn::GetLane(hn::SumOfLanes(d, total)));
-  sum = hn::GetLane(
-      hn::MulAdd(hn::Set(d, sum), hn::Set(d, factor), scaled));
+  const float factor = hn::GetLane(hn::Exp(d, hn::Set(d, max - new_max)));
+  const FloatVec scaled = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, total)));
+  sum = hn::GetLane(hn::MulAdd(hn::Set(d, sum), hn::Set(d, factor), scaled));
   max = new_max;
   return factor;
 }
@@ -222,8 +216,7 @@ HWY_INLINE void AddValues(Visible visible, const float* factors,
     const FloatVec factor = hn::Set(d, factors[r]);
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
-      sum[r][v] =
-          hn::Mul(factor, hn::Load(d, out[r] + column + v * kLanes));
+      sum[r][v] = hn::Mul(factor, hn::Load(d, out[r] + column + v * kLanes));
     }
   }
   for (int64_t j = visible.begin; j < visible.end; ++j) {
@@ -357,8 +350,7 @@ void AttendTile(const AttendArgs& args, int64_t tile) {
     ++row_end;
   }
   if (row_begin == row_end) return;
-  const int64_t count =
-      std::min(kTile, args.first_position + row_end - tile);
+  const int64_t count = std::min(kTile, args.first_position + row_end - tile);
   const TileData data = LoadTile(args, tile, count);
   float* scores = args.work + 2 * kTile * PaddedHead(args.head_dim);
   const int64_t end = row_end * args.group;
@@ -374,8 +366,7 @@ void AttendSplit(const AttendArgs& args) {
   std::fill_n(args.sum, vectors, 0.0f);
   std::fill_n(args.out, vectors * PaddedHead(args.head_dim), 0.0f);
   const int64_t begin = args.split * kSplit;
-  const int64_t end =
-      std::min(begin + kSplit, args.first_position + args.rows);
+  const int64_t end = std::min(begin + kSplit, args.first_position + args.rows);
   for (int64_t tile = begin; tile < end; tile += kTile) AttendTile(args, tile);
 }
 
@@ -393,8 +384,8 @@ void MergeSplit(int64_t head_dim, float& max, float& sum, float* out,
   const float new_max = std::max(max, max2);
   const FloatVec a = hn::Exp(d, hn::Set(d, max - new_max));
   const FloatVec b = hn::Exp(d, hn::Set(d, max2 - new_max));
-  sum = hn::GetLane(
-      hn::MulAdd(hn::Set(d, sum2), b, hn::Mul(hn::Set(d, sum), a)));
+  sum =
+      hn::GetLane(hn::MulAdd(hn::Set(d, sum2), b, hn::Mul(hn::Set(d, sum), a)));
   max = new_max;
   for (int64_t i = 0; i < width; i += kLanes) {
     const FloatVec scaled = hn::Mul(hn::Load(d, out + i), a);
@@ -484,13 +475,14 @@ void CpuOps::AttendOneSplit(const AttentionShape& shape,
   const int64_t plane =
       task.kv_head * kv.block_size * kv.head_dim * SizeBytes(kv.dtype);
   AttendArgs args;
-  args.q = shape.q.f32(task.row_begin) + task.kv_head * shape.group * kv.head_dim;
+  args.q =
+      shape.q.f32(task.row_begin) + task.kv_head * shape.group * kv.head_dim;
   args.q_stride = shape.q.stride;
   args.rows = task.row_count;
   args.group = shape.group;
   args.head_dim = kv.head_dim;
-  args.first_position =
-      task.sequence->first_position + (task.row_begin - task.sequence->row_begin);
+  args.first_position = task.sequence->first_position +
+                        (task.row_begin - task.sequence->row_begin);
   args.window = shape.window;
   args.scale = shape.scale;
   args.k = static_cast<const char*>(kv.k) + plane;
@@ -536,8 +528,7 @@ void CpuOps::MergeAndFinish(const AttentionShape& shape,
                             const AttentionTask& task) {
   const int64_t vectors = task.row_count * shape.group;
   const int64_t padded = PaddedHead(shape.kv.head_dim);
-  float* total =
-      partials_.Get<float>(0) + task.partial * shape.state_floats;
+  float* total = partials_.Get<float>(0) + task.partial * shape.state_floats;
   for (int64_t i = 1; i < task.split_count; ++i) {
     float* part = total + i * shape.state_floats;
     for (int64_t v = 0; v < vectors; ++v) {
@@ -595,7 +586,8 @@ void CpuOps::PagedAttention(ConstTensor q, const PagedKvView& kv,
       const AttentionTask& task =
           attention_tasks_[static_cast<size_t>(split.task)];
       const int64_t vectors = task.row_count * shape.group;
-      float* state = partials + (task.partial + split.split) * shape.state_floats;
+      float* state =
+          partials + (task.partial + split.split) * shape.state_floats;
       AttendOneSplit(shape, task, split.split, state, state + vectors,
                      StateOut(state, vectors), work);
     }

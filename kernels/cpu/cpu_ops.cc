@@ -68,9 +68,8 @@ void CpuOps::ForRows(int64_t rows, int64_t cols,
     return;
   }
   const int64_t grain = std::max<int64_t>(1, rows / (4 * pool_.num_threads()));
-  pool_.ParallelFor(rows, grain, [&](int64_t begin, int64_t end, int) {
-    fn(begin, end);
-  });
+  pool_.ParallelFor(rows, grain,
+                    [&](int64_t begin, int64_t end, int) { fn(begin, end); });
 }
 
 }  // namespace cpu

@@ -3,6 +3,7 @@
 // an element's bits do not depend on where it lies.
 
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 
@@ -21,13 +22,16 @@ namespace lorikeet::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-// silu(z) = z / (1 + exp(-z)); exp is kept from overflowing, where the
-// quotient is zero anyway.
+// silu(z) = z / (1 + exp(-z)). Highway's Exp is not made for results beyond the
+// largest float; there the denominator is infinite.
 HWY_INLINE FloatVec SiluMulVec(FloatVec gate, FloatVec up) {
   const FloatTag d;
-  const FloatVec minus =
-      hn::Min(hn::Neg(gate), hn::Set(d, 88.0f));
-  const FloatVec denominator = hn::Add(hn::Set(d, 1.0f), hn::Exp(d, minus));
+  const FloatVec largest = hn::Set(d, 88.0f);
+  const FloatVec minus = hn::Neg(gate);
+  const FloatVec infinity = hn::Set(d, std::numeric_limits<float>::infinity());
+  const FloatVec exp = hn::IfThenElse(hn::Gt(minus, largest), infinity,
+                                      hn::Exp(d, hn::Min(minus, largest)));
+  const FloatVec denominator = hn::Add(hn::Set(d, 1.0f), exp);
   return hn::Mul(hn::Div(gate, denominator), up);
 }
 

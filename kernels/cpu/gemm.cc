@@ -13,8 +13,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cc"
-#include "hwy/foreach_target.h"
 #include "hwy/cache_control.h"
+#include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/operators.h"
@@ -92,9 +92,7 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
 template <DType kType, int kRows>
 void RowTile(const PanelGemmArgs& args, int64_t row) {
   // Panels and pairs at once: at least 8 chains, at most what fits.
-  constexpr int kPairs = kLanes == 16                 ? 1
-                         : kLanes == 8 && kRows <= 3 ? 2
-                                                     : 1;
+  constexpr int kPairs = kLanes == 16 ? 1 : kLanes == 8 && kRows <= 3 ? 2 : 1;
   constexpr int kPanels = kLanes == 16 && kRows == 1   ? 4
                           : kLanes == 16 && kRows <= 3 ? 2
                           : kLanes == 8 && kRows == 1  ? 2

@@ -61,9 +61,9 @@ struct AttendArgs {
   const int32_t* block_table = nullptr;
   int64_t split = 0;
   // State of the split, written: largest score, sum, unnormalized output.
-  float* max = nullptr;  // [rows * group]
-  float* sum = nullptr;  // [rows * group], 0 = saw no key
-  float* out = nullptr;  // [rows * group, padded head_dim]
+  float* max = nullptr;   // [rows * group]
+  float* sum = nullptr;   // [rows * group], 0 = saw no key
+  float* out = nullptr;   // [rows * group, padded head_dim]
   float* work = nullptr;  // AttendWorkFloats(head_dim)
 };
 

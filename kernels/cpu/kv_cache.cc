@@ -12,8 +12,8 @@ namespace {
 void AppendRow(const KernelTable& kernels, const PagedKvView& kv, void* base,
                int64_t block, int64_t slot, const float* from) {
   for (int64_t head = 0; head < kv.kv_heads; ++head) {
-    const int64_t to = block * kv.block_stride +
-                       (head * kv.block_size + slot) * kv.head_dim;
+    const int64_t to =
+        block * kv.block_stride + (head * kv.block_size + slot) * kv.head_dim;
     const float* x = from + head * kv.head_dim;
     if (kv.dtype == DType::kF32) {
       std::memcpy(static_cast<float*>(base) + to, x,

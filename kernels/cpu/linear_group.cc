@@ -39,8 +39,7 @@ void CpuOps::PlanPanels(std::span<const LinearPart> parts, bool paired,
   for (size_t i = 0; i < planned; ++i) {
     total += GroupsOf(parts[i].weight->out_dim());
   }
-  const int64_t most =
-      paired || rows > 1 ? kMaxTaskPanels / 2 : kMaxTaskPanels;
+  const int64_t most = paired || rows > 1 ? kMaxTaskPanels / 2 : kMaxTaskPanels;
   const int64_t size =
       std::clamp<int64_t>(total / (8 * pool_.num_threads()), 1, most);
   for (size_t i = 0; i < planned; ++i) {

@@ -22,7 +22,7 @@ struct LoraWork {
   int64_t row_begin = 0;
   int64_t row_end = 0;
   const Lora* weights = nullptr;
-  float scale = 0;         // scaling * request scale
+  float scale = 0;           // scaling * request scale
   const float* v = nullptr;  // [rows, rank]
 };
 

@@ -60,10 +60,7 @@ class RankBlocks {
 
   // The largest block that begins at `rank`: 8, 4, 2 or 1.
   static int64_t BlockSize(int64_t ranks_left) {
-    return ranks_left >= 8   ? 8
-           : ranks_left >= 4 ? 4
-           : ranks_left >= 2 ? 2
-                             : 1;
+    return ranks_left >= 8 ? 8 : ranks_left >= 4 ? 4 : ranks_left >= 2 ? 2 : 1;
   }
   int64_t ranks() const { return ranks_; }
   int64_t in_dim() const { return in_dim_; }
@@ -98,8 +95,7 @@ class Weight final : public PackedWeight {
 
 class Lora final : public PackedLora {
  public:
-  Lora(ConstTensor a_in, ConstTensor b_in)
-      : a(a_in), b(b_in, b_in.dtype) {}
+  Lora(ConstTensor a_in, ConstTensor b_in) : a(a_in), b(b_in, b_in.dtype) {}
   int64_t rank() const override { return a.ranks(); }
   int64_t in_dim() const override { return a.in_dim(); }
   int64_t out_dim() const override { return b.rows(); }

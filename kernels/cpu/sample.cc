@@ -30,8 +30,7 @@ namespace {
 // First the largest value of all lanes, then its first index.
 void ArgMax(const float* x, int64_t n, float* best, int64_t* index) {
   const FloatTag d;
-  const FloatVec lowest =
-      hn::Set(d, -std::numeric_limits<float>::infinity());
+  const FloatVec lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
   // Blocks, so that the second look reads from L1.
   constexpr int64_t kBlock = 1024;
   *best = -std::numeric_limits<float>::infinity();
@@ -71,8 +70,7 @@ double ExpSum(const float* x, float offset, float scale, int64_t n, float* y) {
     FloatVec sum = hn::Zero(d);
     int64_t i = begin;
     for (; i + kLanes <= end; i += kLanes) {
-      const FloatVec z =
-          hn::Mul(hn::Sub(hn::LoadU(d, x + i), offsets), scales);
+      const FloatVec z = hn::Mul(hn::Sub(hn::LoadU(d, x + i), offsets), scales);
       const FloatVec e = hn::Exp(d, z);
       if (y != nullptr) hn::StoreU(e, d, y + i);
       sum = hn::Add(sum, e);

@@ -38,8 +38,8 @@ HWY_INLINE void LoadPair(const char* group, int unit, FloatVec& low,
     high = hn::Load(d, p + 16);
   } else if constexpr (kType == DType::kBF16) {
     const WordTag dw;
-    const auto both = hn::Load(
-        dw, reinterpret_cast<const uint32_t*>(group) + unit * kLanes);
+    const auto both =
+        hn::Load(dw, reinterpret_cast<const uint32_t*>(group) + unit * kLanes);
     low = hn::BitCast(d, hn::ShiftLeft<16>(both));
     high = hn::BitCast(d, hn::And(both, hn::Set(dw, 0xFFFF0000u)));
   } else {

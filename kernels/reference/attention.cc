@@ -26,7 +26,8 @@ void AttendHead(const PagedKvView& kv, const SequenceRows& sequence,
     const int64_t offset = CacheOffset(kv, sequence, kv_head, j);
     double score = 0;
     for (int64_t d = 0; d < kv.head_dim; ++d) {
-      score += static_cast<double>(q[d]) * LoadElement(kv.dtype, kv.k, offset + d);
+      score +=
+          static_cast<double>(q[d]) * LoadElement(kv.dtype, kv.k, offset + d);
     }
     weights.push_back(score * scale);
     best = std::max(best, weights.back());

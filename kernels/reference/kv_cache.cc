@@ -11,8 +11,8 @@ void ReferenceOps::KvAppend(ConstTensor k, ConstTensor v, const PagedKvView& kv,
     for (int32_t row = sequence.row_begin; row < sequence.row_end; ++row) {
       const int64_t position =
           sequence.first_position + (row - sequence.row_begin);
-      const int64_t block = sequence.block_table[static_cast<size_t>(
-          position / kv.block_size)];
+      const int64_t block =
+          sequence.block_table[static_cast<size_t>(position / kv.block_size)];
       for (int64_t i = 0; i < kv.kv_heads * kv.head_dim; ++i) {
         const int64_t head = i / kv.head_dim;
         const int64_t to =

@@ -26,40 +26,44 @@ void ForEachTerm(LinearId id, const LoraBatch& lora, const Fn& fn) {
 
 void ReferenceOps::LoraShrink(LinearId id, const LoraBatch& lora, ConstTensor x,
                               float* v, Stream&) {
-  ForEachTerm(id, lora, [&](const LoraSegment& segment, const Lora& weights,
-                            double, int64_t offset) {
-    CHECK_EQ(x.cols, weights.in_dim());
-    float* out = v + offset;
-    for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
-      for (int64_t r = 0; r < weights.rank(); ++r) {
-        double sum = 0;
-        for (int64_t k = 0; k < x.cols; ++k) {
-          sum += static_cast<double>(x.f32(row)[k]) * weights.a.At(r, k);
+  ForEachTerm(
+      id, lora,
+      [&](const LoraSegment& segment, const Lora& weights, double,
+          int64_t offset) {
+        CHECK_EQ(x.cols, weights.in_dim());
+        float* out = v + offset;
+        for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
+          for (int64_t r = 0; r < weights.rank(); ++r) {
+            double sum = 0;
+            for (int64_t k = 0; k < x.cols; ++k) {
+              sum += static_cast<double>(x.f32(row)[k]) * weights.a.At(r, k);
+            }
+            *out++ = static_cast<float>(sum);
+          }
         }
-        *out++ = static_cast<float>(sum);
-      }
-    }
-  });
+      });
 }
 
 void ReferenceOps::LoraExpand(LinearId id, const LoraBatch& lora,
                               const float* v, Tensor y, Stream&) {
-  ForEachTerm(id, lora, [&](const LoraSegment& segment, const Lora& weights,
-                            double scale, int64_t offset) {
-    CHECK_EQ(y.cols, weights.out_dim());
-    const float* in = v + offset;
-    for (int32_t row = segment.row_begin; row < segment.row_end; ++row) {
-      float* out = y.f32(row);
-      for (int64_t n = 0; n < y.cols; ++n) {
-        double sum = 0;
-        for (int64_t r = 0; r < weights.rank(); ++r) {
-          sum += static_cast<double>(in[r]) * weights.b.At(n, r);
-        }
-        out[n] = static_cast<float>(out[n] + scale * sum);
-      }
-      in += weights.rank();
-    }
-  });
+  ForEachTerm(id, lora,
+              [&](const LoraSegment& segment, const Lora& weights, double scale,
+                  int64_t offset) {
+                CHECK_EQ(y.cols, weights.out_dim());
+                const float* in = v + offset;
+                for (int32_t row = segment.row_begin; row < segment.row_end;
+                     ++row) {
+                  float* out = y.f32(row);
+                  for (int64_t n = 0; n < y.cols; ++n) {
+                    double sum = 0;
+                    for (int64_t r = 0; r < weights.rank(); ++r) {
+                      sum += static_cast<double>(in[r]) * weights.b.At(n, r);
+                    }
+                    out[n] = static_cast<float>(out[n] + scale * sum);
+                  }
+                  in += weights.rank();
+                }
+              });
 }
 
 }  // namespace lorikeet::reference

@@ -15,8 +15,7 @@ void ReferenceOps::RmsNorm(ConstTensor x, const float* weight, float eps,
     for (int64_t j = 0; j < x.cols; ++j) {
       sum += static_cast<double>(in[j]) * in[j];
     }
-    const double scale =
-        1 / std::sqrt(sum / static_cast<double>(x.cols) + eps);
+    const double scale = 1 / std::sqrt(sum / static_cast<double>(x.cols) + eps);
     for (int64_t j = 0; j < x.cols; ++j) {
       out[j] = static_cast<float>(in[j] * scale * weight[j]);
     }

@@ -1,9 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <numeric>
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/reference/reference_ops.h"
@@ -12,108 +10,156 @@
 namespace lorikeet::testing {
 namespace {
 
-constexpr int64_t kBlock = 32;
-constexpr int64_t kKvHeads = 2;
-constexpr int64_t kHeads = 6;
+struct Shape {
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t block_size;
+};
 
-// A cache whose blocks are scattered, with NaN wherever nothing was written.
+// A cache of NaN, in which sequences of given lengths own shuffled blocks.
 class Cache {
  public:
-  Cache(int64_t sequences, int64_t length, int64_t head_dim, DType dtype,
-        Rng& rng)
-      : head_dim_(head_dim), dtype_(dtype) {
-    const int64_t per_sequence = (length + kBlock - 1) / kBlock + 1;
-    const int64_t blocks = sequences * per_sequence;
-    const int64_t stride = kKvHeads * kBlock * head_dim;
+  Cache(Rng& rng, const Shape& shape, DType dtype,
+        const std::vector<int64_t>& lengths)
+      : shape_(shape), dtype_(dtype) {
+    int32_t blocks = 1;  // block 0 belongs to nobody
+    for (const int64_t length : lengths) {
+      std::vector<int32_t>& table = tables_.emplace_back();
+      const int64_t count =
+          (length + shape.block_size - 1) / shape.block_size + 1;
+      for (int64_t i = 0; i < count; ++i) table.push_back(blocks++);
+      std::swap(table[0], table[table.size() / 2]);
+    }
+    const int64_t stride = shape.kv_heads * shape.block_size * shape.head_dim;
     k_ = Matrix(blocks, stride, dtype);
     v_ = Matrix(blocks, stride, dtype);
-    for (int64_t i = 0; i < blocks * stride; ++i) {
-      const float nan = std::numeric_limits<float>::quiet_NaN();
-      StoreElement(dtype, k_.view().data, i, nan);
-      StoreElement(dtype, v_.view().data, i, nan);
-    }
-    std::vector<int32_t> order(static_cast<size_t>(blocks));
-    std::iota(order.begin(), order.end(), 0);
-    for (size_t i = order.size(); i > 1; --i) {
-      std::swap(order[i - 1], order[rng.Below(i)]);
-    }
-    for (int64_t s = 0; s < sequences; ++s) {
-      const auto begin = order.begin() + s * per_sequence;
-      tables_.emplace_back(begin, begin + per_sequence);
+    k_.Fill(std::numeric_limits<float>::quiet_NaN());
+    v_.Fill(std::numeric_limits<float>::quiet_NaN());
+    const std::unique_ptr<Ops> reference = NewReferenceOps();
+    const std::unique_ptr<Stream> stream = reference->NewStream();
+    for (size_t s = 0; s < lengths.size(); ++s) {
+      const int64_t cols = shape.kv_heads * shape.head_dim;
+      const Matrix k = Matrix::Random(rng, lengths[s], cols);
+      const Matrix v = Matrix::Random(rng, lengths[s], cols);
+      const SequenceRows rows = {0, static_cast<int32_t>(lengths[s]), 0,
+                                 tables_[s]};
+      reference->KvAppend(k.view(), v.view(), view(), {&rows, 1}, *stream);
     }
   }
 
   PagedKvView view() const {
-    return {k_.view().data,
-            v_.view().data,
-            dtype_,
-            kBlock,
-            kKvHeads * kBlock * head_dim_,
-            kKvHeads,
-            head_dim_};
+    return {k_.view().data, v_.view().data,  dtype_,         shape_.block_size,
+            k_.cols(),      shape_.kv_heads, shape_.head_dim};
   }
-  const std::vector<int32_t>& table(int64_t s) const {
-    return tables_[static_cast<size_t>(s)];
-  }
-
-  // Random K and V at positions [0, length) of sequence s.
-  void Fill(Ops& ops, int64_t s, int64_t length, Rng& rng) {
-    const Matrix k = Matrix::Random(rng, length, kKvHeads * head_dim_);
-    const Matrix v = Matrix::Random(rng, length, kKvHeads * head_dim_);
-    const SequenceRows rows = {0, static_cast<int32_t>(length), 0, table(s)};
-    HostStream stream;
-    ops.KvAppend(k.view(), v.view(), view(), {&rows, 1}, stream);
-  }
+  const std::vector<int32_t>& table(size_t s) const { return tables_[s]; }
 
  private:
-  const int64_t head_dim_;
-  const DType dtype_;
-  Matrix k_, v_;
+  Shape shape_;
+  DType dtype_;
   std::vector<std::vector<int32_t>> tables_;
+  Matrix k_;
+  Matrix v_;
 };
 
 class AttentionTest : public ::testing::TestWithParam<std::string> {
  protected:
-  AttentionTest() : cpu_(GetParam(), 2) {}
-
+  float Scale(const Shape& s) const {
+    return 1 / std::sqrt(static_cast<float>(s.head_dim));
+  }
   Matrix Run(Ops& ops, const Matrix& q, const Cache& cache,
-             std::span<const SequenceRows> rows, int64_t window) {
+             const std::vector<SequenceRows>& sequences, float scale,
+             int64_t window) {
     Matrix y(q.rows(), q.cols());
-    ops.PagedAttention(q.view(), cache.view(), rows, 0.3f, window, y.view(),
-                       stream_);
+    ops.PagedAttention(q.view(), cache.view(), sequences, scale, window,
+                       y.view(), *stream_);
     return y;
   }
 
-  CpuBackend cpu_;
-  HostStream stream_;
+  CpuBackend cpu_{GetParam(), 2};
+  std::unique_ptr<Stream> stream_ = cpu_->NewStream();
   std::unique_ptr<Ops> reference_ = NewReferenceOps();
-  Rng rng_{5};
+  Rng rng_{17};
 };
 
-TEST_P(AttentionTest, MatchesReferenceOverLengthsHeadsAndWindows) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const int64_t head_dim : {2, 8, 32, 64, 80}) {
-      for (const int64_t length : {1, 31, 33, 64, 257, 530}) {
-        for (const int64_t window : {0, 16, 100}) {
-          const int64_t rows = std::min<int64_t>(length, 5);
-          Cache cache(1, length, head_dim, dtype, rng_);
-          cache.Fill(*cpu_, 0, length, rng_);
-          const Matrix q = Matrix::Random(rng_, rows, kHeads * head_dim);
-          const SequenceRows part = {0, static_cast<int32_t>(rows),
-                                     static_cast<int32_t>(length - rows),
-                                     cache.table(0)};
-          const Matrix expected =
-              Run(*reference_, q, cache, {&part, 1}, window);
-          const Matrix actual = Run(*cpu_, q, cache, {&part, 1}, window);
-          // Scores have an error of some eps * |q||k|; their exponentials
-          // carry it over as a relative one, and |v| is below about 5.
-          const double bound = 5 * kEps *
-                               (16 + 4 * static_cast<double>(head_dim) +
-                                static_cast<double>(length));
-          ExpectNear(actual, expected, [&](int64_t, int64_t) { return bound; });
-          if (HasFailure()) {
-            FAIL() << Name(dtype) << " head_dim " << head_dim << " length "
-                   << length << " window " << window;
+constexpr Shape kShapes[] = {{9, 3, 64, 32},
+                             {4, 4, 20, 32},
+                             {8, 1, 128, 64},
+                             {3, 3, 7, 96},
+                             {2, 1, 80, 32}};
+
+TEST_P(AttentionTest, MatchesReference) {
+  for (const Shape& shape : kShapes) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const int64_t window : {0, 1, 33, 300}) {
+        SCOPED_TRACE(::testing::Message()
+                     << shape.heads << "/" << shape.kv_heads << " x "
+                     << shape.head_dim << " window " << window);
+        const std::vector<int64_t> lengths = {1, 31, 33, 100, 600};
+        const Cache cache(rng_, shape, dtype, lengths);
+        // A prompt, decodes, and a chunk in the middle of a prompt.
+        const std::vector<SequenceRows> sequences = {
+            {0, 1, 0, cache.table(0)},
+            {1, 32, 0, cache.table(1)},
+            {32, 33, 32, cache.table(2)},
+            {33, 73, 60, cache.table(3)},
+            {73, 133, 540, cache.table(4)}};
+        const Matrix q =
+            Matrix::Random(rng_, 133, shape.heads * shape.head_dim);
+        const Matrix expected =
+            Run(*reference_, q, cache, sequences, Scale(shape), window);
+        const Matrix actual =
+            Run(*cpu_, q, cache, sequences, Scale(shape), window);
+        // Values are of size 1..5 and weights sum to 1; a score's error enters
+        // its weight relatively: about head_dim eps |q||k| scale, and the sums
+        // over keys add (tiles + 32) eps.
+        const double error =
+            5 * kEps * (8 * static_cast<double>(shape.head_dim) + 64);
+        ExpectNear(actual, expected, [&](int64_t, int64_t) { return error; });
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+// Prefill in any chunks, decode alone, beside others, on any threads.
+TEST_P(AttentionTest, ARowKeepsItsBitsInEveryChunkingAndBatch) {
+  for (const Shape& shape : {kShapes[0], kShapes[1]}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const int64_t window : {0, 70}) {
+        const int64_t length = 700;
+        const Cache cache(rng_, shape, dtype, {length, 300});
+        const Matrix q =
+            Matrix::Random(rng_, length, shape.heads * shape.head_dim);
+        const float scale = Scale(shape);
+        const Matrix whole =
+            Run(*cpu_, q, cache, {{0, 700, 0, cache.table(0)}}, scale, window);
+        for (const int threads : {1, 2, 3}) {
+          CpuBackend other(GetParam(), threads);
+          for (int64_t begin = 0; begin < length;) {
+            const int64_t count = std::min<int64_t>(
+                length - begin,
+                1 + static_cast<int64_t>(rng_.Below(begin % 3 == 0 ? 1 : 190)));
+            // The chunk, then a decode row of another sequence.
+            Matrix rows(count + 1, q.cols());
+            for (int64_t i = 0; i < count; ++i) {
+              std::copy_n(q.row(begin + i), q.cols(), rows.row(i));
+            }
+            std::copy_n(q.row(0), q.cols(), rows.row(count));
+            const int32_t n = static_cast<int32_t>(count);
+            const Matrix y =
+                Run(*other, rows, cache,
+                    {{0, n, static_cast<int32_t>(begin), cache.table(0)},
+                     {n, n + 1, 299, cache.table(1)}},
+                    scale, window);
+            for (int64_t i = 0; i < count; ++i) {
+              ASSERT_EQ(std::memcmp(y.row(i), whole.row(begin + i),
+                                    static_cast<size_t>(q.cols()) * 4),
+                        0)
+                  << "row " << begin + i << " in a chunk of " << count << " at "
+                  << begin << ", threads " << threads;
+            }
+            begin += count;
           }
         }
       }
@@ -121,49 +167,49 @@ TEST_P(AttentionTest, MatchesReferenceOverLengthsHeadsAndWindows) {
   }
 }
 
-TEST_P(AttentionTest, ARowKeepsItsBitsInEveryChunkBatchAndThreadCount) {
-  constexpr int64_t kLength = 300, kHeadDim = 16, kWidth = kHeads * kHeadDim;
-  for (const int64_t window : {0, 40}) {
-    Cache cache(2, kLength, kHeadDim, DType::kF32, rng_);
-    cache.Fill(*cpu_, 0, kLength, rng_);
-    cache.Fill(*cpu_, 1, kLength, rng_);
-    const Matrix q = Matrix::Random(rng_, kLength, kWidth);
-    const SequenceRows whole = {0, kLength, 0, cache.table(0)};
-    const Matrix expected = Run(*cpu_, q, cache, {&whole, 1}, window);
-    for (const int threads : {1, 2, 3}) {
-      CpuBackend other(GetParam(), threads);
-      for (int64_t begin = 0; begin < kLength;) {
-        const int64_t count = std::min<int64_t>(
-            kLength - begin, 1 + static_cast<int64_t>(rng_.Below(70)));
-        // A neighbour in the same step.
-        Matrix both(count + 3, kWidth);
-        std::memcpy(both.row(3), q.row(begin),
-                    static_cast<size_t>(count * kWidth) * sizeof(float));
-        const SequenceRows parts[] = {
-            {0, 3, 200, cache.table(1)},
-            {3, static_cast<int32_t>(count + 3), static_cast<int32_t>(begin),
-             cache.table(0)}};
-        const Matrix y = Run(*other, both, cache, parts, window);
-        for (int64_t i = 0; i < count; ++i) {
-          ASSERT_EQ(std::memcmp(y.row(3 + i), expected.row(begin + i),
-                                kWidth * sizeof(float)),
-                    0)
-              << "position " << begin + i << ", " << threads << " threads";
-        }
-        begin += count;
-      }
+TEST_P(AttentionTest, BlockSizeDoesNotChangeBits) {
+  Matrix first;
+  for (const int64_t block_size : {32, 64, 160}) {
+    Rng rng(4);
+    const Shape shape = {6, 2, 64, block_size};
+    const Cache cache(rng, shape, DType::kF32, {290});
+    const Matrix q = Matrix::Random(rng, 3, 6 * 64);
+    Matrix y = Run(*cpu_, q, cache, {{0, 3, 287, cache.table(0)}}, 0.125f, 0);
+    if (block_size == 32) {
+      first = std::move(y);
+    } else {
+      ExpectSameBits(y, first);
     }
   }
 }
 
-TEST_P(AttentionTest, WhatLiesBehindTheSequenceIsNeverRead) {
-  // Cache fills everything that was not written with NaN.
-  Cache cache(1, 40, 8, DType::kF32, rng_);
-  cache.Fill(*cpu_, 0, 37, rng_);
-  const Matrix q = Matrix::Random(rng_, 1, kHeads * 8);
-  const SequenceRows part = {0, 1, 36, cache.table(0)};
-  const Matrix y = Run(*cpu_, q, cache, {&part, 1}, 0);
-  for (int64_t j = 0; j < y.cols(); ++j) EXPECT_FALSE(std::isnan(y.row(0)[j]));
+// Rejected speculation or a reused block leaves numbers past the end.
+TEST_P(AttentionTest, WhatLiesBeyondARowsPositionHasNoInfluence) {
+  const Shape shape = kShapes[0];
+  const Cache cache(rng_, shape, DType::kF32, {200});
+  const Matrix q = Matrix::Random(rng_, 1, 9 * 64);
+  const Matrix before =
+      Run(*cpu_, q, cache, {{0, 1, 100, cache.table(0)}}, 0.125f, 0);
+  const PagedKvView kv = cache.view();
+  for (const int64_t position : {101, 127, 128, 199}) {
+    Matrix nan(1, 3 * 64);
+    nan.Fill(std::numeric_limits<float>::quiet_NaN());
+    const SequenceRows row = {0, 1, static_cast<int32_t>(position),
+                              cache.table(0)};
+    reference_->KvAppend(nan.view(), nan.view(), kv, {&row, 1}, *stream_);
+  }
+  ExpectSameBits(Run(*cpu_, q, cache, {{0, 1, 100, cache.table(0)}}, 0.125f, 0),
+                 before);
+}
+
+TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
+  const Shape shape = {1, 1, 64, 32};
+  const Cache cache(rng_, shape, DType::kF32, {300});
+  const Matrix q = Matrix::Random(rng_, 1, 64, DType::kF32, 1e4);
+  const std::vector<SequenceRows> sequences = {{0, 1, 299, cache.table(0)}};
+  const Matrix y = Run(*cpu_, q, cache, sequences, 1, 0);
+  const Matrix expected = Run(*reference_, q, cache, sequences, 1, 0);
+  ExpectNear(y, expected, [](int64_t, int64_t) { return 1e-3; });
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest,

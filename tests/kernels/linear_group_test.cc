@@ -1,143 +1,212 @@
+// The fused group gives the bits of the composed primitives, in every epilogue,
+// with and without LoRA, whatever rows share the step.
+
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/reference/reference_ops.h"
 #include "tests/kernels/backends.h"
 
 namespace lorikeet::testing {
 namespace {
 
-constexpr int64_t kRows = 13, kIn = 200;
+constexpr int64_t kIn = 100;
+constexpr int64_t kHeadDim = 20;
+constexpr int64_t kHeads = 6;
+constexpr int64_t kKvHeads = 2;
+constexpr int64_t kBlocks = 8;
 
-// Fused groups against the composed default, both on the CPU backend.
 class LinearGroupTest : public ::testing::TestWithParam<std::string> {
  protected:
-  LinearGroupTest() : cpu_(GetParam(), 2) {
-    for (const int64_t rank : {3, 16}) {
-      std::vector<AdapterWeights> w;
-      for (int p = 0; p < kNumProjections; ++p) {
-        // The second adapter leaves V and up alone.
-        const auto projection = static_cast<Projection>(p);
-        if (rank == 16 &&
-            (projection == Projection::kV || projection == Projection::kUp)) {
-          continue;
-        }
-        AdapterWeights one;
-        one.id = {0, projection};
-        one.a = Matrix::Random(rng_, rank, kIn, DType::kBF16);
-        one.b = Matrix::Random(rng_, OutDim(projection), rank, DType::kBF16);
-        one.scaling = 0.7f;
-        w.push_back(std::move(one));
-      }
-      slots_.push_back(PackSlot(*cpu_, w));
+  LinearGroupTest() {
+    const std::pair<Projection, int64_t> linears[] = {
+        {Projection::kQ, kHeads * kHeadDim},
+        {Projection::kK, kKvHeads * kHeadDim},
+        {Projection::kV, kKvHeads * kHeadDim},
+        {Projection::kGate, 333},
+        {Projection::kUp, 333},
+        {Projection::kDown, 97}};
+    for (const auto& [projection, out] : linears) {
+      const LinearId id{0, projection};
+      weights_.push_back(cpu_->PackWeight(
+          Matrix::Random(rng_, out, kIn, DType::kBF16).view(), DType::kBF16));
+      biases_.push_back(RandomFloats(rng_, out));
+      const size_t i = biases_.size() - 1;
+      parts_.push_back(
+          {id, weights_[i].get(), i % 2 == 0 ? biases_[i].data() : nullptr});
+      // k is not adapted by the first adapter.
+      if (projection != Projection::kK) first_.push_back(Adapter(id, out, 16));
+      second_.push_back(Adapter(id, out, 3));
     }
-    lora_.segments = {{1, 4, {{&slots_[0], 1.0f}}},
-                      {4, 5, {{&slots_[1], 1.5f}}},
-                      {7, 13, {{&slots_[0], 1.0f}, {&slots_[1], 1.0f}}}};
+    slots_.push_back(PackSlot(*cpu_, first_));
+    slots_.push_back(PackSlot(*cpu_, second_));
+    lora_.segments = {{0, 1, {{&slots_[0], 1}}},
+                      {2, 9, {{&slots_[1], 1}, {&slots_[0], -0.5f}}},
+                      {9, 50, {{&slots_[1], 2}}},
+                      {50, 51, {{&slots_[0], 1}}}};
+    const int64_t block = kKvHeads * 32 * kHeadDim;
+    k_cache_ = Matrix(kBlocks, block);
+    v_cache_ = Matrix(kBlocks, block);
+    cos_ = RandomFloats(rng_, 53 * kHeadDim / 2);
+    sin_ = RandomFloats(rng_, 53 * kHeadDim / 2);
+    norm_ = RandomFloats(rng_, 97);
+    head_norm_ = RandomFloats(rng_, kHeadDim);
+    rope_.cos = cos_.data();
+    rope_.sin = sin_.data();
+    rope_.q_norm = head_norm_.data();
+    rope_.k_norm = head_norm_.data();
+    rope_.eps = 1e-5f;
+    rope_.kv = {k_cache_.view().data,
+                v_cache_.view().data,
+                DType::kF32,
+                32,
+                block,
+                kKvHeads,
+                kHeadDim};
+    sequences_ = {{0, 1, 40, table_}, {1, 53, 3, table2_}};
+    rope_.sequences = sequences_;
   }
 
-  static int64_t OutDim(Projection p) {
-    switch (p) {
-      case Projection::kK:
-      case Projection::kV:
-        return 32;
-      case Projection::kQ:
-        return 96;
-      case Projection::kGate:
-      case Projection::kUp:
-        return 150;
-      default:
-        return 200;
-    }
+  AdapterWeights Adapter(LinearId id, int64_t out, int64_t rank) {
+    return {id, Matrix::Random(rng_, rank, kIn, DType::kBF16),
+            Matrix::Random(rng_, out, rank), 0.25f};
   }
 
-  std::vector<LinearPart> Parts(std::initializer_list<Projection> list) {
-    std::vector<LinearPart> parts;
-    for (const Projection p : list) {
-      const Matrix w = Matrix::Random(rng_, OutDim(p), kIn, DType::kBF16);
-      weights_.push_back(cpu_->PackWeight(w.view(), DType::kBF16));
-      biases_.push_back(RandomFloats(rng_, OutDim(p)));
-      parts.push_back({{0, p}, weights_.back().get(), nullptr});
+  // What a group leaves behind, as rows.
+  struct Result {
+    Matrix out;
+    Matrix residual;
+    Matrix k_cache;
+    Matrix v_cache;
+  };
+  enum class How { kFused, kComposed };
+
+  Result Run(How how, Epilogue::Kind kind, int64_t rows,
+             const LoraBatch& lora) {
+    return RunOn(cpu_, how, kind, rows, lora);
+  }
+  Result RunOn(CpuBackend& cpu, How how, Epilogue::Kind kind, int64_t rows,
+               const LoraBatch& lora) {
+    std::span<const LinearPart> parts(parts_);
+    int64_t cols = 97;
+    if (kind == Epilogue::Kind::kStore) {
+      parts = parts.subspan(0, 5);
+      cols = kHeadDim * (kHeads + 2 * kKvHeads) + 2 * 333;
+    } else if (kind == Epilogue::Kind::kRopeKvAppend) {
+      parts = parts.subspan(0, 3);
+      cols = kHeads * kHeadDim;
+    } else if (kind == Epilogue::Kind::kSiluMul) {
+      parts = parts.subspan(3, 2);
+      cols = 333;
+    } else {
+      parts = parts.subspan(5, 1);
     }
-    for (size_t i = 0; i < parts.size(); ++i) {
-      // The first part has a bias.
-      if (i == 0) parts[0].bias = biases_[biases_.size() - parts.size()].data();
+    Result result{Matrix(rows, cols), residual_.Clone(), {}, {}};
+    k_cache_.Fill(0);
+    v_cache_.Fill(0);
+    Epilogue epilogue;
+    epilogue.kind = kind;
+    epilogue.rope = &rope_;
+    epilogue.residual = result.residual.view().Rows(0, rows);
+    epilogue.norm_weight = norm_.data();
+    epilogue.eps = 1e-5f;
+    const Tensor x = x_.view().Rows(0, rows);
+    if (how == How::kFused) {
+      cpu->LinearGroup(x, parts, lora, epilogue, result.out.view(), *stream_);
+    } else {
+      (*cpu).Ops::LinearGroup(x, parts, lora, epilogue, result.out.view(),
+                              *stream_);
     }
-    return parts;
+    result.k_cache = k_cache_.Clone();
+    result.v_cache = v_cache_.Clone();
+    return result;
   }
 
-  CpuBackend cpu_;
-  HostStream stream_;
-  Rng rng_{31};
-  std::vector<LoraSlot> slots_;
-  LoraBatch lora_;
+  CpuBackend cpu_{GetParam(), 2};
+  std::unique_ptr<Stream> stream_ = cpu_->NewStream();
+  Rng rng_{23};
   std::vector<std::unique_ptr<PackedWeight>> weights_;
   std::vector<std::vector<float>> biases_;
+  std::vector<LinearPart> parts_;
+  std::vector<AdapterWeights> first_;
+  std::vector<AdapterWeights> second_;
+  std::vector<LoraSlot> slots_;
+  LoraBatch lora_;
+  const Matrix x_ = Matrix::Random(rng_, 53, kIn, DType::kF32, 1, 7);
+  const Matrix residual_ = Matrix::Random(rng_, 53, 97);
+  Matrix k_cache_;
+  Matrix v_cache_;
+  std::vector<float> cos_, sin_, norm_, head_norm_;
+  const std::vector<int32_t> table_ = {0, 1};
+  const std::vector<int32_t> table2_ = {2, 3};
+  std::vector<SequenceRows> sequences_;
+  RopeKvAppend rope_;
 };
 
-TEST_P(LinearGroupTest, StoreHasTheBitsOfTheComposedOperators) {
-  const auto parts = Parts({Projection::kQ, Projection::kK, Projection::kV});
-  const Matrix x = Matrix::Random(rng_, kRows, kIn);
-  Matrix fused(kRows, 160), composed(kRows, 160);
-  cpu_->LinearGroup(x.view(), parts, lora_, {}, fused.view(), stream_);
-  cpu_->Ops::LinearGroup(x.view(), parts, lora_, {}, composed.view(), stream_);
-  ExpectSameBits(fused, composed);
+constexpr Epilogue::Kind kKinds[] = {
+    Epilogue::Kind::kStore, Epilogue::Kind::kRopeKvAppend,
+    Epilogue::Kind::kSiluMul, Epilogue::Kind::kResidualRmsNorm,
+    Epilogue::Kind::kResidual};
+
+TEST_P(LinearGroupTest, FusedIsTheCompositionBitForBit) {
+  for (const Epilogue::Kind kind : kKinds) {
+    for (const bool adapted : {false, true}) {
+      SCOPED_TRACE(::testing::Message()
+                   << "kind " << static_cast<int>(kind) << " lora " << adapted);
+      const LoraBatch& lora = adapted ? lora_ : LoraBatch{};
+      const Result fused = Run(How::kFused, kind, 53, lora);
+      const Result composed = Run(How::kComposed, kind, 53, lora);
+      ExpectSameBits(fused.out, composed.out);
+      ExpectSameBits(fused.residual, composed.residual);
+      ExpectSameBits(fused.k_cache, composed.k_cache);
+      ExpectSameBits(fused.v_cache, composed.v_cache);
+    }
+  }
 }
 
-TEST_P(LinearGroupTest, SiluMulHasTheBitsOfTheComposedOperators) {
-  const auto parts = Parts({Projection::kGate, Projection::kUp});
-  const Matrix x = Matrix::Random(rng_, kRows, kIn);
-  Epilogue epilogue;
-  epilogue.kind = Epilogue::Kind::kSiluMul;
-  Matrix fused(kRows, 150), composed(kRows, 150);
-  cpu_->LinearGroup(x.view(), parts, lora_, epilogue, fused.view(), stream_);
-  cpu_->Ops::LinearGroup(x.view(), parts, lora_, epilogue, composed.view(),
-                         stream_);
-  ExpectSameBits(fused, composed);
+TEST_P(LinearGroupTest, ARowKeepsItsBitsInASmallerBatch) {
+  LoraBatch small;
+  for (const LoraSegment& s : lora_.segments) {
+    if (s.row_begin < 9) small.segments.push_back(s);
+  }
+  for (const Epilogue::Kind kind : kKinds) {
+    const Result all = Run(How::kFused, kind, 53, lora_);
+    sequences_ = {{0, 1, 40, table_}, {1, 9, 3, table2_}};
+    rope_.sequences = sequences_;
+    const Result some = Run(How::kFused, kind, 9, small);
+    sequences_ = {{0, 1, 40, table_}, {1, 53, 3, table2_}};
+    rope_.sequences = sequences_;
+    for (int64_t i = 0; i < 9; ++i) {
+      ASSERT_EQ(std::memcmp(some.out.row(i), all.out.row(i),
+                            static_cast<size_t>(all.out.cols()) * 4),
+                0);
+      ASSERT_EQ(std::memcmp(some.residual.row(i), all.residual.row(i), 97 * 4),
+                0);
+    }
+  }
 }
 
-TEST_P(LinearGroupTest, ResidualRmsNormHasTheBitsOfTheComposedOperators) {
-  const auto parts = Parts({Projection::kO});
-  const Matrix x = Matrix::Random(rng_, kRows, kIn);
-  const std::vector<float> norm = RandomFloats(rng_, 200);
-  const Matrix residual = Matrix::Random(rng_, kRows, 200);
-  Matrix fused(kRows, 200), composed(kRows, 200);
-  const Matrix r1 = residual.Clone(), r2 = residual.Clone();
-  Epilogue epilogue;
-  epilogue.kind = Epilogue::Kind::kResidualRmsNorm;
-  epilogue.norm_weight = norm.data();
-  epilogue.eps = 1e-5f;
-  epilogue.residual = r1.view();
-  cpu_->LinearGroup(x.view(), parts, lora_, epilogue, fused.view(), stream_);
-  epilogue.residual = r2.view();
-  cpu_->Ops::LinearGroup(x.view(), parts, lora_, epilogue, composed.view(),
-                         stream_);
-  ExpectSameBits(fused, composed);
-  ExpectSameBits(r1, r2);
+TEST_P(LinearGroupTest, AnyNumberOfThreadsGivesTheSameBits) {
+  for (const Epilogue::Kind kind : kKinds) {
+    const Result two = Run(How::kFused, kind, 53, lora_);
+    for (const int threads : {1, 3}) {
+      CpuBackend other(GetParam(), threads);
+      const Result result = RunOn(other, How::kFused, kind, 53, lora_);
+      ExpectSameBits(result.out, two.out);
+      ExpectSameBits(result.residual, two.residual);
+      ExpectSameBits(result.k_cache, two.k_cache);
+    }
+  }
 }
 
-TEST_P(LinearGroupTest, ARowKeepsItsBitsAloneAndForAnyThreads) {
-  const auto parts = Parts({Projection::kGate, Projection::kUp});
-  const Matrix x = Matrix::Random(rng_, kRows, kIn);
-  Epilogue epilogue;
-  epilogue.kind = Epilogue::Kind::kSiluMul;
-  Matrix all(kRows, 150);
-  cpu_->LinearGroup(x.view(), parts, lora_, epilogue, all.view(), stream_);
-  for (const int threads : {1, 3}) {
-    CpuBackend other(GetParam(), threads);
-    for (int32_t row = 0; row < kRows; ++row) {
-      LoraBatch alone;
-      for (const LoraSegment& s : lora_.segments) {
-        if (row >= s.row_begin && row < s.row_end) {
-          alone.segments = {{0, 1, s.terms}};
-        }
-      }
-      Matrix y(1, 150);
-      other->LinearGroup(x.view().Rows(row, 1), parts, alone, epilogue,
-                         y.view(), stream_);
-      ASSERT_EQ(std::memcmp(y.row(0), all.row(row), 150 * sizeof(float)), 0)
-          << "row " << row << ", " << threads << " threads";
+TEST_P(LinearGroupTest, AnUnadaptedRowBesideAdaptersHasTheBitsOfTheBase) {
+  for (const Epilogue::Kind kind : kKinds) {
+    const Result base = Run(How::kFused, kind, 53, {});
+    const Result mixed = Run(How::kFused, kind, 53, lora_);
+    for (const int64_t row : {1, 51, 52}) {
+      EXPECT_EQ(std::memcmp(mixed.out.row(row), base.out.row(row),
+                            static_cast<size_t>(base.out.cols()) * 4),
+                0);
     }
   }
 }

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
+#include <map>
 #include <set>
 
 #include "kernels/cpu/cpu_ops.h"
@@ -11,149 +13,220 @@
 namespace lorikeet::testing {
 namespace {
 
+using ::testing::ElementsAre;
+
 class SampleTest : public ::testing::TestWithParam<std::string> {
  protected:
-  SampleTest() : cpu_(GetParam(), 2) {}
-
-  SampledRow One(Ops& ops, const Matrix& logits, const SamplingRow& row) {
-    const Matrix copy = logits.Clone();
+  SampledRow One(Ops& ops, const std::vector<float>& logits,
+                 const SamplingRow& params) {
+    Matrix copy(1, static_cast<int64_t>(logits.size()));
+    std::copy(logits.begin(), logits.end(), copy.row(0));
     SampledRow out;
-    ops.Sample(copy.view(), {&row, 1}, {&out, 1}, stream_);
+    ops.Sample(copy.view(), {&params, 1}, {&out, 1}, *stream_);
     return out;
   }
+  Token Pick(const std::vector<float>& logits, const SamplingRow& params) {
+    return One(*cpu_, logits, params).token;
+  }
+  // The tokens drawn at 300 positions.
+  std::set<Token> Drawn(const std::vector<float>& logits, SamplingRow params) {
+    std::set<Token> seen;
+    for (uint64_t i = 0; i < 300; ++i) {
+      params.output_position = i;
+      seen.insert(Pick(logits, params));
+    }
+    return seen;
+  }
 
-  CpuBackend cpu_;
-  HostStream stream_;
+  CpuBackend cpu_{GetParam(), 2};
+  std::unique_ptr<Stream> stream_ = cpu_->NewStream();
   std::unique_ptr<Ops> reference_ = NewReferenceOps();
-  Rng rng_{41};
+  Rng rng_{29};
 };
 
 TEST_P(SampleTest, GreedyTakesTheLargestAndTiesGoToTheLowestId) {
-  for (const int64_t vocab : {1, 3, 17, 100, 1003}) {
-    Matrix logits = Matrix::Random(rng_, 1, vocab);
-    const int64_t best =
-        static_cast<int64_t>(rng_.Below(static_cast<uint64_t>(vocab)));
-    logits.row(0)[best] = 9;
-    EXPECT_EQ(One(*cpu_, logits, {}).token, best);
-    logits.row(0)[vocab - 1] = 9;
-    EXPECT_EQ(One(*cpu_, logits, {}).token, best);
+  for (const int64_t vocab : {1, 7, 100, 1023, 1024, 1025, 5000}) {
+    std::vector<float> logits = RandomFloats(rng_, vocab);
+    const size_t a = rng_.Below(static_cast<uint64_t>(vocab));
+    const size_t b = rng_.Below(static_cast<uint64_t>(vocab));
+    logits[a] = logits[b] = 100;
+    EXPECT_EQ(Pick(logits, {}), static_cast<Token>(std::min(a, b)));
   }
 }
 
 TEST_P(SampleTest, DrawsWhatTheReferenceDraws) {
-  const Matrix logits = Matrix::Random(rng_, 1, 500, DType::kF32, 2);
-  int different = 0;
-  for (uint64_t position = 0; position < 400; ++position) {
-    SamplingRow row;
-    row.temperature = 0.3f + 0.01f * static_cast<float>(position % 100);
-    row.top_k = position % 3 == 0 ? 20 : 0;
-    row.top_p = position % 2 == 0 ? 0.8f : 1.0f;
-    row.min_p = position % 5 == 0 ? 0.05f : 0.0f;
-    row.seed = 7;
-    row.output_position = position;
-    const Token a = One(*cpu_, logits, row).token;
-    const Token b = One(*reference_, logits, row).token;
-    different += a != b;
+  int differ = 0;
+  for (int i = 0; i < 400; ++i) {
+    const std::vector<float> logits =
+        RandomFloats(rng_, 50 + 40 * i, 0.5 + i % 5);
+    SamplingRow p;
+    p.temperature = 0.3f + static_cast<float>(rng_.Uniform()) * 1.5f;
+    if (i % 2 == 1) p.top_k = static_cast<int32_t>(1 + rng_.Below(200));
+    if (i % 3 == 1)
+      p.top_p = 0.05f + 0.95f * static_cast<float>(rng_.Uniform());
+    if (i % 5 == 1) p.min_p = 0.2f * static_cast<float>(rng_.Uniform());
+    p.seed = 5;
+    p.output_position = static_cast<uint64_t>(i);
+    differ += Pick(logits, p) != One(*reference_, logits, p).token;
   }
-  // A draw within rounding of a boundary may fall on either side.
-  EXPECT_LE(different, 2);
+  // Only a target within rounding of a boundary may fall to a neighbour.
+  EXPECT_LE(differ, 2);
 }
 
-TEST_P(SampleTest, TopKAndTopPAndMinPLimitTheChoice) {
-  Matrix logits(1, 64);
-  for (int64_t i = 0; i < 64; ++i) {
-    logits.row(0)[i] = static_cast<float>(-i) * 0.5f;
-  }
-  const auto chosen = [&](SamplingRow row) {
-    std::set<Token> tokens;
-    row.temperature = 1;
-    for (uint64_t p = 0; p < 300; ++p) {
-      row.output_position = p;
-      tokens.insert(One(*cpu_, logits, row).token);
-    }
-    return tokens;
-  };
-  SamplingRow row;
-  row.top_k = 3;
-  EXPECT_THAT(chosen(row), ::testing::ElementsAre(0, 1, 2));
-  row = {};
-  // Probabilities are about 0.39, 0.24, 0.14, ...: two reach 0.6.
-  row.top_p = 0.6f;
-  EXPECT_THAT(chosen(row), ::testing::ElementsAre(0, 1));
-  row = {};
-  // exp(-0.5) = 0.61, exp(-1) = 0.37.
-  row.min_p = 0.5f;
-  EXPECT_THAT(chosen(row), ::testing::ElementsAre(0, 1));
+TEST_P(SampleTest, TopKKeepsKAndTiesFromTheLowestId) {
+  SamplingRow p;
+  p.temperature = 1;
+  p.top_k = 3;
+  EXPECT_THAT(Drawn({1, 0, 1, 1, 1, 0.5f}, p), ElementsAre(0, 2, 3));
 }
 
-TEST_P(SampleTest, BiasPenaltiesAndBansChangeTheGreedyChoice) {
-  Matrix logits(1, 10);
-  for (int64_t i = 0; i < 10; ++i) logits.row(0)[i] = static_cast<float>(i);
-  const std::pair<Token, float> bias[] = {{2, 50.0f}};
-  SamplingRow row;
-  row.logit_bias = bias;
-  EXPECT_EQ(One(*cpu_, logits, row).token, 2);
-  const Token banned[] = {9, 8};
-  row = {};
-  row.banned = banned;
-  EXPECT_EQ(One(*cpu_, logits, row).token, 7);
-  const std::pair<Token, int32_t> counts[] = {{9, 2}, {8, 0}};
-  row = {};
-  row.token_counts = counts;
-  // 9 / 1.2 = 7.5 and 8 / 1.2 = 6.7 are below... 7.5 stays the best.
-  row.repetition_penalty = 1.2f;
-  EXPECT_EQ(One(*cpu_, logits, row).token, 9);
-  row.repetition_penalty = 2;
-  EXPECT_EQ(One(*cpu_, logits, row).token, 7);
-  row.repetition_penalty = 1;
-  // Only tokens of the output count: 9 - 2 * 0.6 = 7.8 < 8.
-  row.frequency_penalty = 0.6f;
-  EXPECT_EQ(One(*cpu_, logits, row).token, 8);
-  row.frequency_penalty = 0;
-  row.presence_penalty = 1.5f;
-  EXPECT_EQ(One(*cpu_, logits, row).token, 8);
+TEST_P(SampleTest, TopPKeepsTheSmallestSetThatReachesTheMass) {
+  // Probabilities 0.5, 0.25, 0.125, 0.125.
+  const std::vector<float> logits = {std::log(0.125f), std::log(0.5f),
+                                     std::log(0.25f), std::log(0.125f)};
+  SamplingRow p;
+  p.temperature = 1;
+  p.top_p = 0.7f;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(1, 2));
+  p.top_p = 0.8f;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(0, 1, 2));
+  p.top_p = 1e-6f;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(1));
 }
 
-TEST_P(SampleTest, LogprobsAreThoseOfTheRawLogits) {
-  const Matrix logits = Matrix::Random(rng_, 1, 300, DType::kF32, 3);
-  SamplingRow row;
-  row.num_logprobs = 4;
-  const std::pair<Token, float> bias[] = {{17, 100.0f}};
-  row.logit_bias = bias;
-  const SampledRow out = One(*cpu_, logits, row);
-  EXPECT_EQ(out.token, 17);
-  double sum = 0;
-  for (int64_t i = 0; i < 300; ++i) {
-    sum += std::exp(static_cast<double>(logits.row(0)[i]));
+TEST_P(SampleTest, TopPOfAFlatDistributionKeepsLowIds) {
+  const std::vector<float> logits(1000, 3.0f);
+  SamplingRow p;
+  p.temperature = 1;
+  p.top_p = 0.0995f;
+  const std::set<Token> seen = Drawn(logits, p);
+  EXPECT_LE(*seen.rbegin(), 99);
+  EXPECT_GT(seen.size(), 80u);
+}
+
+TEST_P(SampleTest, MinPIsRelativeToTheBest) {
+  const std::vector<float> logits = {std::log(0.6f), std::log(0.29f),
+                                     std::log(0.11f)};
+  SamplingRow p;
+  p.temperature = 1;
+  p.min_p = 0.4f;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(0, 1));
+  p.min_p = 1;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(0));
+}
+
+TEST_P(SampleTest, FrequenciesFollowTheProbabilities) {
+  const std::vector<float> logits = {std::log(0.1f), std::log(0.6f),
+                                     std::log(0.3f)};
+  SamplingRow p;
+  p.temperature = 1;
+  p.seed = 77;
+  std::map<Token, int> counts;
+  for (uint64_t i = 0; i < 4000; ++i) {
+    p.output_position = i;
+    ++counts[Pick(logits, p)];
   }
-  EXPECT_NEAR(out.logprob, logits.row(0)[17] - std::log(sum), 1e-5);
-  ASSERT_EQ(out.top.size(), 4u);
-  for (size_t i = 0; i < 4; ++i) {
-    EXPECT_NEAR(out.top[i].second,
-                logits.row(0)[out.top[i].first] - std::log(sum), 1e-5);
-    EXPECT_LE(out.top[i].second, out.top[0].second);
+  // Five standard deviations.
+  EXPECT_NEAR(counts[0], 400, 95);
+  EXPECT_NEAR(counts[1], 2400, 155);
+  EXPECT_NEAR(counts[2], 1200, 145);
+}
+
+TEST_P(SampleTest, PenaltiesBiasBansAndMasks) {
+  const std::vector<float> logits = {2, 3, -1, 2.5f};
+  SamplingRow p;
+  const std::vector<std::pair<Token, float>> bias = {{2, 10}};
+  p.logit_bias = bias;
+  EXPECT_EQ(Pick(logits, p), 2);
+  const std::vector<Token> banned = {2};
+  p.banned = banned;
+  EXPECT_EQ(Pick(logits, p), 1);
+  const std::vector<std::pair<Token, int32_t>> counts = {{1, 0}, {3, 2}};
+  p.token_counts = counts;
+  EXPECT_EQ(Pick(logits, p), 1);
+  p.repetition_penalty = 1.25f;  // 3 -> 2.4, 2.5 -> 2
+  EXPECT_EQ(Pick(logits, p), 1);
+  p.repetition_penalty = 2;  // 1.5, 1.25
+  EXPECT_EQ(Pick(logits, p), 0);
+  p.repetition_penalty = 1;
+  p.presence_penalty = 1;  // 1 is of the prompt only
+  EXPECT_EQ(Pick(logits, p), 1);
+  const std::vector<uint64_t> allowed = {0b1001};
+  p.allowed_bits = allowed;
+  EXPECT_EQ(Pick(logits, p), 0);  // 3 is at 1.5
+  p.presence_penalty = 0;
+  p.frequency_penalty = 0.2f;  // 2.5 - 0.4
+  EXPECT_EQ(Pick(logits, p), 3);
+}
+
+TEST_P(SampleTest, NothingAllowedGivesTheLowestId) {
+  SamplingRow p;
+  const std::vector<uint64_t> allowed = {0};
+  p.allowed_bits = allowed;
+  p.temperature = 1;
+  EXPECT_EQ(Pick({1, 2, 3}, p), 0);
+}
+
+TEST_P(SampleTest, LogprobsAreOfTheRawLogits) {
+  const std::vector<float> logits = RandomFloats(rng_, 3001, 3);
+  SamplingRow p;
+  const std::vector<std::pair<Token, float>> bias = {{1234, 50}};
+  p.logit_bias = bias;
+  p.num_logprobs = 5;
+  const SampledRow actual = One(*cpu_, logits, p);
+  const SampledRow expected = One(*reference_, logits, p);
+  EXPECT_EQ(actual.token, 1234);
+  EXPECT_NEAR(actual.logprob, expected.logprob, 1e-5);
+  ASSERT_EQ(actual.top.size(), 5u);
+  for (size_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(actual.top[i].first, expected.top[i].first);
+    EXPECT_NEAR(actual.top[i].second, expected.top[i].second, 1e-5);
   }
 }
 
-TEST_P(SampleTest, ARowIsSampledTheSameInEveryBatch) {
-  const Matrix logits = Matrix::Random(rng_, 9, 400);
-  std::vector<SamplingRow> rows(9);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    rows[i].temperature = i % 3 == 0 ? 0 : 0.9f;
-    rows[i].top_p = i % 2 == 0 ? 0.9f : 1;
-    rows[i].seed = i;
-    rows[i].num_logprobs = 2;
+TEST_P(SampleTest, TopLogprobsOfEqualTokensAscendById) {
+  SamplingRow p;
+  p.num_logprobs = 3;
+  const SampledRow row = One(*cpu_, {0, 1, 0, 1, 1, 2, 1}, p);
+  ASSERT_EQ(row.top.size(), 3u);
+  EXPECT_EQ(row.top[0].first, 5);
+  EXPECT_EQ(row.top[1].first, 1);
+  EXPECT_EQ(row.top[2].first, 3);
+}
+
+TEST_P(SampleTest, PromptLogprobsMatchReference) {
+  const Matrix logits = Matrix::Random(rng_, 6, 999, DType::kF32, 2);
+  const std::vector<Token> targets = {0, 5, 998, 3, 3, 100};
+  std::vector<SampledRow> actual(6);
+  std::vector<SampledRow> expected(6);
+  cpu_->Logprobs(logits.view(), targets, 2, actual, *stream_);
+  reference_->Logprobs(logits.view(), targets, 2, expected, *stream_);
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(actual[i].token, targets[i]);
+    EXPECT_NEAR(actual[i].logprob, expected[i].logprob, 1e-5);
+    ASSERT_EQ(actual[i].top.size(), 2u);
+    EXPECT_EQ(actual[i].top[1].first, expected[i].top[1].first);
   }
-  const Matrix copy = logits.Clone();
-  std::vector<SampledRow> all(9);
-  cpu_->Sample(copy.view(), rows, all, stream_);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    Matrix one(1, 400);
-    std::copy_n(logits.row(static_cast<int64_t>(i)), 400, one.row(0));
-    const SampledRow alone = One(*cpu_, one, rows[i]);
-    EXPECT_EQ(alone.token, all[i].token);
-    EXPECT_EQ(alone.logprob, all[i].logprob);
-    EXPECT_EQ(alone.top, all[i].top);
+}
+
+// The batch, its order and the threads have no influence.
+TEST_P(SampleTest, ARowsTokenDependsOnItsOwnKeyAlone) {
+  const Matrix logits = Matrix::Random(rng_, 16, 4000, DType::kF32, 2);
+  std::vector<SamplingRow> params(16);
+  for (size_t i = 0; i < 16; ++i) {
+    params[i].temperature = 1;
+    params[i].seed = 1000 + i;
+    if (i % 2 == 0) params[i].top_p = 0.9f;
+  }
+  std::vector<SampledRow> all(16);
+  cpu_->Sample(logits.Clone().view(), params, all, *stream_);
+  CpuBackend other(GetParam(), 3);
+  for (int64_t i = 15; i >= 0; --i) {
+    SampledRow one;
+    const size_t row = static_cast<size_t>(i);
+    other->Sample(logits.Clone().view().Rows(i, 1), {&params[row], 1},
+                  {&one, 1}, *stream_);
+    EXPECT_EQ(one.token, all[row].token);
   }
 }
 
