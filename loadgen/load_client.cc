@@ -98,8 +98,12 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
   void OnDone(const grpc::Status& status) override {
     result_.end = Now();
     result_.status = FromRpcStatus(status, server_);
-    collector_.Finish(std::move(result_));
+    // The collector may be the last that Run waits for, and then the channel
+    // goes: what the context holds of it must be gone before.
+    Collector& collector = collector_;
+    LoadResult result = std::move(result_);
     delete this;
+    collector.Finish(std::move(result));
   }
 
  private:
