@@ -18,7 +18,6 @@
 #include "absl/strings/str_format.h"
 #include "adapters/adapter_weights.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -328,9 +327,7 @@ void PrintJson(const BenchOptions& options, const Runtime& runtime,
 
 absl::Status RunBench(const BenchOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options.server));
-  ASSIGN_OR_RETURN(const LogLevel level,
-                   ParseLogLevel(options.server.log_level));
-  SetLogLevel(level);
+  RETURN_IF_ERROR(ApplyLogFlags(options.server));
   ASSIGN_OR_RETURN(const std::unique_ptr<Runtime> runtime,
                    Runtime::CreateModelOnly(options.server));
   const int largest =

@@ -26,7 +26,8 @@ constexpr char kFooter[] =
     "Examples:\n"
     "  lorikeet serve --model demo/base --grpc-port 8001\n"
     "  lorikeet adapter register reverse demo/adapters/reverse\n"
-    "  lorikeet generate --task reverse --prompt \"Word: apple\\nAnswer:\"\n"
+    "  lorikeet generate --task reverse --prompt $'Word: "
+    "apple\\nAnswer:'\n"
     "  lorikeet run --model demo/base --adapter up=demo/adapters/upper < "
     "requests.jsonl\n"
     "\n`lorikeet COMMAND --help` tells more.";

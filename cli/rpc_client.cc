@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <chrono>
 
-#include "absl/strings/match.h"
 #include "base/digest.h"
 #include "base/file_system.h"
 #include "base/status.h"
+#include "loadgen/channel_arguments.h"
 #include "loadgen/rpc_status.h"
 #include "lorikeet/v1/adapters.grpc.pb.h"
 #include "lorikeet/v1/admin.grpc.pb.h"
@@ -23,14 +23,8 @@ constexpr int kMaxReceiveBytes = 256 << 20;
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& server) {
-  grpc::ChannelArguments args;
+  grpc::ChannelArguments args = ChannelArgumentsFor(server);
   args.SetMaxReceiveMessageSize(kMaxReceiveBytes);
-  // A proxy of the environment cannot reach this machine's own loopback.
-  if (absl::StartsWith(server, "127.") ||
-      absl::StartsWith(server, "localhost:") ||
-      absl::StartsWith(server, "[::1]:")) {
-    args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  }
   return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(),
                                    args);
 }

@@ -11,7 +11,6 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "base/log.h"
 #include "base/status.h"
 #include "cli/run_request.h"
 #include "cli/run_session.h"
@@ -68,9 +67,7 @@ absl::StatusOr<int> ReadLines(RunSession& session) {
 // Returns true if every line was answered.
 absl::StatusOr<bool> Run(RunOptions options) {
   RETURN_IF_ERROR(CheckOptions(options.server));
-  ASSIGN_OR_RETURN(const LogLevel level,
-                   ParseLogLevel(options.server.log_level));
-  SetLogLevel(level);
+  RETURN_IF_ERROR(ApplyLogFlags(options.server));
   ASSIGN_OR_RETURN(const std::unique_ptr<Runtime> runtime,
                    Runtime::Create(options.server));
   RunSession session(*runtime, options.admit_seed, stdout);

@@ -183,12 +183,7 @@ RunSession::~RunSession() {
 
 absl::Status RunSession::AddAdapter(const std::string& name,
                                     const std::string& path) {
-  AdapterStore::RegisterRequest request;
-  request.name = name;
-  request.path = path;
-  request.trusted_path = true;
-  request.mode = AdapterStore::RegisterRequest::Mode::kCreateOrUpdate;
-  return Annotate(runtime_.adapters->Register(request).status(),
+  return Annotate(RegisterFromCommandLine(*runtime_.adapters, name, path),
                   absl::StrCat("adapter ", Quote(name), " from ", Quote(path)));
 }
 

@@ -6,7 +6,6 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "base/log.h"
 #include "base/status.h"
 #include "server/options.h"
 #include "server/serve.h"
@@ -25,9 +24,7 @@ constexpr char kFooter[] =
 
 absl::Status RunServe(CLI::App& app, const ServerOptions& options) {
   RETURN_IF_ERROR(ApplyConfigFile(app, options));
-  ASSIGN_OR_RETURN(const LogLevel level, ParseLogLevel(options.log_level));
-  SetLogLevel(level);
-  SetLogJson(options.log_json);
+  RETURN_IF_ERROR(ApplyLogFlags(options));
   return Serve(options);
 }
 

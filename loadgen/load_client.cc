@@ -10,10 +10,10 @@
 #include <chrono>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "loadgen/channel_arguments.h"
 #include "loadgen/rpc_status.h"
 #include "lorikeet/v1/inference.grpc.pb.h"
 
@@ -139,14 +139,9 @@ class Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
 };
 
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& server) {
-  grpc::ChannelArguments args;
+  grpc::ChannelArguments args = ChannelArgumentsFor(server);
   // Channels of equal arguments would share one connection.
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  if (absl::StartsWith(server, "127.") ||
-      absl::StartsWith(server, "localhost:") ||
-      absl::StartsWith(server, "[::1]:")) {
-    args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  }
   return grpc::CreateCustomChannel(server, grpc::InsecureChannelCredentials(),
                                    args);
 }

@@ -191,6 +191,13 @@ absl::Status ApplyConfigFile(CLI::App& app, const ServerOptions& options) {
   }
 }
 
+absl::Status ApplyLogFlags(const ServerOptions& options) {
+  ASSIGN_OR_RETURN(const LogLevel level, ParseLogLevel(options.log_level));
+  SetLogLevel(level);
+  SetLogJson(options.log_json);
+  return absl::OkStatus();
+}
+
 absl::Status CheckOptions(const ServerOptions& o) {
   if (o.model_dir.empty()) {
     return absl::InvalidArgumentError("--model is missing");

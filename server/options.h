@@ -68,6 +68,10 @@ void AddServeFlags(CLI::App& app, ServerOptions* options);
 // Errors: NOT_FOUND or INVALID_ARGUMENT naming file, key and value.
 absl::Status ApplyConfigFile(CLI::App& app, const ServerOptions& options);
 
+// Makes the log what --log-level and --log-json say.
+// Errors: INVALID_ARGUMENT naming the level.
+absl::Status ApplyLogFlags(const ServerOptions& options);
+
 // Checks what flags alone cannot.
 // Errors: INVALID_ARGUMENT naming flag, value and limit.
 absl::Status CheckOptions(const ServerOptions& options);

@@ -141,22 +141,31 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::CreateModelOnly(
 }
 
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
-    const ServerOptions& options, bool start_held) {
+    const ServerOptions& options) {
   auto r = std::make_unique<Runtime>();
   RETURN_IF_ERROR(LoadModel(options, r.get()));
   RETURN_IF_ERROR(LoadTokenizer(options, r.get()));
-  EngineOptions engine_options = EngineOptionsOf(options);
-  engine_options.start_held = start_held;
   r->max_loras = options.max_loras;
   r->max_lora_rank = options.max_lora_rank;
   ASSIGN_OR_RETURN(r->adapters,
                    AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
                                       StoreOptions(options)));
-  ASSIGN_OR_RETURN(r->engine,
-                   Engine::Create(*r->model, r->tokenizer.get(), *r->ops,
-                                  *r->adapters, r->clock, engine_options));
+  ASSIGN_OR_RETURN(r->engine, Engine::Create(*r->model, r->tokenizer.get(),
+                                             *r->ops, *r->adapters, r->clock,
+                                             EngineOptionsOf(options)));
   LogModelLength(options, *r);
   return r;
+}
+
+absl::Status RegisterFromCommandLine(AdapterStore& adapters,
+                                     const std::string& name,
+                                     const std::string& path) {
+  AdapterStore::RegisterRequest request;
+  request.name = name;
+  request.path = path;
+  request.trusted_path = true;
+  request.mode = AdapterStore::RegisterRequest::Mode::kCreateOrUpdate;
+  return adapters.Register(request).status();
 }
 
 }  // namespace lorikeet

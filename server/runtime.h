@@ -44,12 +44,20 @@ struct Runtime {
   // Errors: as Model::Load, Tokenizer::Load, AdapterStore::Open,
   // Engine::Create.
   static absl::StatusOr<std::unique_ptr<Runtime>> Create(
-      const ServerOptions& options, bool start_held = false);
+      const ServerOptions& options);
 
   // The same without adapters and engine: `bench engine` has its own loop.
   static absl::StatusOr<std::unique_ptr<Runtime>> CreateModelOnly(
       const ServerOptions& options);
 };
+
+// Registers the directory `path`, which the operator named on the command line
+// and which therefore may lie anywhere, as the newest version of `name`; the
+// same content as before is nothing to do.
+// Errors: as AdapterStore::Register.
+absl::Status RegisterFromCommandLine(AdapterStore& adapters,
+                                     const std::string& name,
+                                     const std::string& path);
 
 }  // namespace lorikeet
 

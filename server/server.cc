@@ -65,18 +65,9 @@ absl::Status Server::RegisterLoraModules() {
       return absl::InvalidArgumentError(absl::StrCat(
           "--lora-modules ", Quote(name), " is the base model's name"));
     }
-    AdapterStore::RegisterRequest request;
-    request.name = name;
-    request.path = path;
-    request.trusted_path = true;
-    request.mode = AdapterStore::RegisterRequest::Mode::kCreateOrUpdate;
-    const absl::StatusOr<AdapterInfo> info =
-        runtime_->adapters->Register(request);
-    if (!info.ok()) {
-      return Annotate(
-          info.status(),
-          absl::StrCat("--lora-modules ", Quote(name), " from ", Quote(path)));
-    }
+    RETURN_IF_ERROR(Annotate(
+        RegisterFromCommandLine(*runtime_->adapters, name, path),
+        absl::StrCat("--lora-modules ", Quote(name), " from ", Quote(path))));
   }
   return absl::OkStatus();
 }

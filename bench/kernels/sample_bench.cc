@@ -11,10 +11,10 @@ void Run(::benchmark::State& state, const SamplingRow& row) {
   const BenchMatrix logits(rows, kVocab);
   const std::vector<SamplingRow> params(static_cast<size_t>(rows), row);
   std::vector<SampledRow> out(static_cast<size_t>(rows));
+  const std::vector<int32_t> first(static_cast<size_t>(rows), 0);
   for (auto _ : state) {
     // The operator may overwrite its input.
-    CpuBackend().GatherRows(raw.view(), std::vector<int32_t>(params.size(), 0),
-                            logits.view(), HostQueue());
+    CpuBackend().GatherRows(raw.view(), first, logits.view(), HostQueue());
     CpuBackend().Sample(logits.view(), params, out, HostQueue());
   }
   SetRates(state, 4 * static_cast<double>(rows * kVocab), 0);
