@@ -22,6 +22,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention.cc"
 #include "hwy/foreach_target.h"
 // Highway's order.
+#include "hwy/cache_control.h"
 #include "hwy/contrib/math/math-inl.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/kernel_table.h"
@@ -173,34 +174,48 @@ HWY_INLINE void Scores(const float* const* q, int64_t head_dim, float scale,
   }
 }
 
-// One step of the online softmax: scores become weights, 0 where not visible.
-// Returns the factor of what was summed before.
-float SoftmaxStep(Visible visible, float* scores, float& max, float& sum) {
+// One step of the online softmax of kRows vectors side by side: scores become
+// weights, 0 where not visible, and factors[r] that of what was summed before.
+template <int kRows>
+HWY_INLINE void SoftmaxStep(const Visible* visible, float* scores, float* max,
+                            float* sum, float* factors) {
   const FloatTag d;
   const FloatVec lowest = hn::Set(d, kMinusInfinity);
-  FloatVec score[kTileVectors];
-  FloatVec best = lowest;
-  for (int v = 0; v < kTileVectors; ++v) {
-    const FloatVec key = hn::Iota(d, static_cast<float>(v * kLanes));
-    const auto seen =
-        hn::And(hn::Ge(key, hn::Set(d, static_cast<float>(visible.begin))),
-                hn::Lt(key, hn::Set(d, static_cast<float>(visible.end))));
-    score[v] = hn::IfThenElse(seen, hn::Load(d, scores + v * kLanes), lowest);
-    best = hn::Max(best, score[v]);
+  float new_max[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    float* row = scores + r * kTile;
+    if (visible[r].begin > 0 || visible[r].end < kTile) {
+      for (int64_t j = 0; j < visible[r].begin; ++j) row[j] = kMinusInfinity;
+      for (int64_t j = visible[r].end; j < kTile; ++j) row[j] = kMinusInfinity;
+    }
+    FloatVec best = lowest;
+    HWY_UNROLL(8)
+    for (int v = 0; v < kTileVectors; ++v) {
+      best = hn::Max(best, hn::Load(d, row + v * kLanes));
+    }
+    new_max[r] = std::max(max[r], hn::GetLane(hn::MaxOfLanes(d, best)));
+    factors[r] = max[r] - new_max[r];
+    max[r] = new_max[r];
   }
-  const float new_max = std::max(max, hn::GetLane(hn::MaxOfLanes(d, best)));
-  const FloatVec shift = hn::Set(d, new_max);
-  FloatVec total = hn::Zero(d);
-  for (int v = 0; v < kTileVectors; ++v) {
-    const FloatVec weight = hn::Exp(d, hn::Sub(score[v], shift));
-    total = v == 0 ? weight : hn::Add(total, weight);
-    hn::Store(weight, d, scores + v * kLanes);
+  for (int r = 0; r < kRows; r += kLanes) {
+    // kRows is at most 8, factors has room for a vector.
+    hn::Store(hn::Exp(d, hn::Load(d, factors + r)), d, factors + r);
   }
-  const float factor = hn::GetLane(hn::Exp(d, hn::Set(d, max - new_max)));
-  const FloatVec scaled = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, total)));
-  sum = hn::GetLane(hn::MulAdd(hn::Set(d, sum), hn::Set(d, factor), scaled));
-  max = new_max;
-  return factor;
+  for (int r = 0; r < kRows; ++r) {
+    float* row = scores + r * kTile;
+    const FloatVec shift = hn::Set(d, new_max[r]);
+    FloatVec total = hn::Zero(d);
+    HWY_UNROLL(8)
+    for (int v = 0; v < kTileVectors; ++v) {
+      const FloatVec weight =
+          hn::Exp(d, hn::Sub(hn::Load(d, row + v * kLanes), shift));
+      total = v == 0 ? weight : hn::Add(total, weight);
+      hn::Store(weight, d, row + v * kLanes);
+    }
+    const FloatVec added = hn::Set(d, hn::GetLane(hn::SumOfLanes(d, total)));
+    sum[r] = hn::GetLane(
+        hn::MulAdd(hn::Set(d, sum[r]), hn::Set(d, factors[r]), added));
+  }
 }
 
 // out = out * factor + sum over visible keys of weight * value, for kRows
@@ -267,7 +282,7 @@ void AttendVectors(const AttendArgs& args, int64_t first, int64_t tile_position,
                    const TileData& tile, float* scores) {
   const float* q[kRows];
   float* out[kRows];
-  float factors[kRows];
+  HWY_ALIGN float factors[16] = {};
   Visible visible[kRows];
   const int64_t padded = PaddedHead(args.head_dim);
   for (int r = 0; r < kRows; ++r) {
@@ -278,10 +293,8 @@ void AttendVectors(const AttendArgs& args, int64_t first, int64_t tile_position,
     visible[r] = VisibleKeys(args, row, tile_position);
   }
   Scores<kRows>(q, args.head_dim, args.scale, tile.keys, scores);
-  for (int r = 0; r < kRows; ++r) {
-    factors[r] = SoftmaxStep(visible[r], scores + r * kTile,
-                             args.max[first + r], args.sum[first + r]);
-  }
+  SoftmaxStep<kRows>(visible, scores, args.max + first, args.sum + first,
+                     factors);
   const int64_t width = (args.head_dim + kLanes - 1) / kLanes * kLanes;
   for (int r = 0; r < kRows;) {
     if constexpr (kRows >= kValueRows) {
@@ -315,12 +328,16 @@ HWY_INLINE void DispatchVectors(const AttendArgs& args, int64_t first,
   }
 }
 
+// Offset in bytes of a tile's keys (and values) in the cache.
+int64_t TileOffset(const AttendArgs& args, int64_t tile) {
+  const int64_t block = args.block_table[tile / args.block_size];
+  return block * args.block_stride_bytes +
+         tile % args.block_size * args.head_dim * SizeBytes(args.dtype);
+}
+
 // Where the keys and values of a tile lie, made ready for the loops.
 TileData LoadTile(const AttendArgs& args, int64_t tile, int64_t count) {
-  const int64_t block = args.block_table[tile / args.block_size];
-  const int64_t offset =
-      block * args.block_stride_bytes +
-      tile % args.block_size * args.head_dim * SizeBytes(args.dtype);
+  const int64_t offset = TileOffset(args, tile);
   const char* k = args.k + offset;
   const char* v = args.v + offset;
   float* keys = args.work;
@@ -351,6 +368,12 @@ void AttendTile(const AttendArgs& args, int64_t tile) {
   }
   if (row_begin == row_end) return;
   const int64_t count = std::min(kTile, args.first_position + row_end - tile);
+  // Few vectors: memory is what a tile waits for.
+  if (args.rows * args.group <= kScoreRows) {
+    const char* values = args.v + TileOffset(args, tile);
+    const int64_t bytes = kTile * args.head_dim * SizeBytes(args.dtype);
+    for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(values + i);
+  }
   const TileData data = LoadTile(args, tile, count);
   float* scores = args.work + 2 * kTile * PaddedHead(args.head_dim);
   const int64_t end = row_end * args.group;
@@ -360,14 +383,29 @@ void AttendTile(const AttendArgs& args, int64_t tile) {
   }
 }
 
+// The kv heads of a tile lie one behind the other in the cache: with them in
+// the inner loop memory is read in order.
 void AttendSplit(const AttendArgs& args) {
   const int64_t vectors = args.rows * args.group;
-  std::fill_n(args.max, vectors, kMinusInfinity);
-  std::fill_n(args.sum, vectors, 0.0f);
-  std::fill_n(args.out, vectors * PaddedHead(args.head_dim), 0.0f);
+  const int64_t padded = PaddedHead(args.head_dim);
+  const int64_t plane = args.block_size * args.head_dim * SizeBytes(args.dtype);
+  std::fill_n(args.max, args.kv_heads * vectors, kMinusInfinity);
+  std::fill_n(args.sum, args.kv_heads * vectors, 0.0f);
+  std::fill_n(args.out, args.kv_heads * vectors * padded, 0.0f);
   const int64_t begin = args.split * kSplit;
   const int64_t end = std::min(begin + kSplit, args.first_position + args.rows);
-  for (int64_t tile = begin; tile < end; tile += kTile) AttendTile(args, tile);
+  for (int64_t tile = begin; tile < end; tile += kTile) {
+    AttendArgs head = args;
+    for (int64_t h = 0; h < args.kv_heads; ++h) {
+      AttendTile(head, tile);
+      head.q += args.group * args.head_dim;
+      head.k += plane;
+      head.v += plane;
+      head.max += vectors;
+      head.sum += vectors;
+      head.out += vectors * padded;
+    }
+  }
 }
 
 void MergeSplit(int64_t head_dim, float& max, float& sum, float* out,
@@ -417,11 +455,9 @@ namespace {
 constexpr int64_t kTaskVectors = 48;
 
 // A partial result: max and sum of each vector, then the outputs.
+int64_t OutOffset(int64_t vectors) { return (2 * vectors + 15) / 16 * 16; }
 int64_t StateFloats(int64_t vectors, int64_t head_dim) {
-  return (2 * vectors + 15) / 16 * 16 + vectors * PaddedHead(head_dim);
-}
-float* StateOut(float* state, int64_t vectors) {
-  return state + (2 * vectors + 15) / 16 * 16;
+  return OutOffset(vectors) + vectors * PaddedHead(head_dim);
 }
 
 }  // namespace
@@ -440,8 +476,8 @@ struct CpuOps::AttentionShape {
   int64_t window;
   int64_t group;
   int64_t task_rows;
-  // Of one partial result of a task.
-  int64_t state_floats;
+  int64_t task_heads;    // kv heads
+  int64_t state_floats;  // of one partial result of a task
 };
 
 void CpuOps::PlanAttention(const AttentionShape& shape,
@@ -457,10 +493,13 @@ void CpuOps::PlanAttention(const AttentionShape& shape,
           shape.window > 0 ? std::max<int64_t>(0, first - shape.window + 1) : 0;
       const int64_t first_split = seen_from / kSplit;
       const int64_t splits = (first + count - 1) / kSplit - first_split + 1;
-      for (int64_t head = 0; head < shape.kv.kv_heads; ++head) {
+      for (int64_t head = 0; head < shape.kv.kv_heads;
+           head += shape.task_heads) {
+        const int64_t heads =
+            std::min(shape.task_heads, shape.kv.kv_heads - head);
         const int64_t task = static_cast<int64_t>(attention_tasks_.size());
         attention_tasks_.push_back(
-            {&s, row, count, head, first_split, splits, partial});
+            {&s, row, count, head, heads, first_split, splits, partial});
         partial += splits;
         for (int64_t i = 0; i < splits; ++i) split_tasks_.push_back({task, i});
       }
@@ -470,15 +509,17 @@ void CpuOps::PlanAttention(const AttentionShape& shape,
 
 void CpuOps::AttendOneSplit(const AttentionShape& shape,
                             const AttentionTask& task, int64_t split,
-                            float* max, float* sum, float* out, float* work) {
+                            float* state, float* work) {
   const PagedKvView& kv = shape.kv;
+  const int64_t vectors = task.head_count * task.row_count * shape.group;
   const int64_t plane =
-      task.kv_head * kv.block_size * kv.head_dim * SizeBytes(kv.dtype);
+      task.head_begin * kv.block_size * kv.head_dim * SizeBytes(kv.dtype);
   AttendArgs args;
   args.q =
-      shape.q.f32(task.row_begin) + task.kv_head * shape.group * kv.head_dim;
+      shape.q.f32(task.row_begin) + task.head_begin * shape.group * kv.head_dim;
   args.q_stride = shape.q.stride;
   args.rows = task.row_count;
+  args.kv_heads = task.head_count;
   args.group = shape.group;
   args.head_dim = kv.head_dim;
   args.first_position = task.sequence->first_position +
@@ -492,64 +533,84 @@ void CpuOps::AttendOneSplit(const AttentionShape& shape,
   args.block_size = kv.block_size;
   args.block_table = task.sequence->block_table.data();
   args.split = task.first_split + split;
-  args.max = max;
-  args.sum = sum;
-  args.out = out;
+  args.max = state;
+  args.sum = state + vectors;
+  args.out = state + OutOffset(vectors);
   args.work = work;
   kernels_.attend_split(args);
+}
+
+// Folds the state of a task's later split into that of the earlier ones.
+void CpuOps::MergeState(const AttentionShape& shape, const AttentionTask& task,
+                        float* total, const float* part) {
+  const int64_t vectors = task.head_count * task.row_count * shape.group;
+  const int64_t padded = PaddedHead(shape.kv.head_dim);
+  const int64_t out = OutOffset(vectors);
+  for (int64_t v = 0; v < vectors; ++v) {
+    kernels_.merge_split(shape.kv.head_dim, total[v], total[vectors + v],
+                         total + out + v * padded, part[v], part[vectors + v],
+                         part + out + v * padded);
+  }
+}
+
+void CpuOps::FinishTask(const AttentionShape& shape, const AttentionTask& task,
+                        const float* state) {
+  const int64_t head_dim = shape.kv.head_dim;
+  const int64_t per_head = task.row_count * shape.group;
+  const int64_t vectors = task.head_count * per_head;
+  const float* out = state + OutOffset(vectors);
+  for (int64_t i = 0; i < vectors; ++i) {
+    const int64_t kv_head = task.head_begin + i / per_head;
+    const int64_t row = task.row_begin + i % per_head / shape.group;
+    const int64_t head = kv_head * shape.group + i % shape.group;
+    kernels_.finish_attention(head_dim, state[vectors + i],
+                              out + i * PaddedHead(head_dim),
+                              shape.y.f32(row) + head * head_dim);
+  }
 }
 
 // All splits of a task by one worker.
 void CpuOps::AttendTask(const AttentionShape& shape, const AttentionTask& task,
                         int worker) {
-  const int64_t vectors = task.row_count * shape.group;
   float* total = tiles_[static_cast<size_t>(worker)].Get<float>(
       2 * shape.state_floats + AttendWorkFloats(shape.kv.head_dim));
   float* part = total + shape.state_floats;
   float* work = part + shape.state_floats;
-  const int64_t padded = PaddedHead(shape.kv.head_dim);
-  AttendOneSplit(shape, task, 0, total, total + vectors,
-                 StateOut(total, vectors), work);
+  AttendOneSplit(shape, task, 0, total, work);
   for (int64_t i = 1; i < task.split_count; ++i) {
-    AttendOneSplit(shape, task, i, part, part + vectors,
-                   StateOut(part, vectors), work);
-    for (int64_t v = 0; v < vectors; ++v) {
-      kernels_.merge_split(shape.kv.head_dim, total[v], total[vectors + v],
-                           StateOut(total, vectors) + v * padded, part[v],
-                           part[vectors + v],
-                           StateOut(part, vectors) + v * padded);
-    }
+    AttendOneSplit(shape, task, i, part, work);
+    MergeState(shape, task, total, part);
   }
-  FinishTask(shape, task, total + vectors, StateOut(total, vectors));
+  FinishTask(shape, task, total);
 }
 
-// The splits of a task were computed by whoever was free.
-void CpuOps::MergeAndFinish(const AttentionShape& shape,
-                            const AttentionTask& task) {
-  const int64_t vectors = task.row_count * shape.group;
-  const int64_t padded = PaddedHead(shape.kv.head_dim);
-  float* total = partials_.Get<float>(0) + task.partial * shape.state_floats;
-  for (int64_t i = 1; i < task.split_count; ++i) {
-    float* part = total + i * shape.state_floats;
-    for (int64_t v = 0; v < vectors; ++v) {
-      kernels_.merge_split(shape.kv.head_dim, total[v], total[vectors + v],
-                           StateOut(total, vectors) + v * padded, part[v],
-                           part[vectors + v],
-                           StateOut(part, vectors) + v * padded);
+// Each split by whoever is free, then the merges.
+void CpuOps::AttendSplits(const AttentionShape& shape) {
+  const int64_t splits = static_cast<int64_t>(split_tasks_.size());
+  float* states = partials_.Get<float>(splits * shape.state_floats);
+  pool_.ParallelFor(splits, 1, [&](int64_t begin, int64_t end, int worker) {
+    float* work = tiles_[static_cast<size_t>(worker)].Get<float>(
+        AttendWorkFloats(shape.kv.head_dim));
+    for (int64_t i = begin; i < end; ++i) {
+      const SplitTask& split = split_tasks_[static_cast<size_t>(i)];
+      const AttentionTask& task =
+          attention_tasks_[static_cast<size_t>(split.task)];
+      AttendOneSplit(shape, task, split.split,
+                     states + (task.partial + split.split) * shape.state_floats,
+                     work);
     }
-  }
-  FinishTask(shape, task, total + vectors, StateOut(total, vectors));
-}
-
-void CpuOps::FinishTask(const AttentionShape& shape, const AttentionTask& task,
-                        const float* sum, const float* out) {
-  const int64_t head_dim = shape.kv.head_dim;
-  for (int64_t i = 0; i < task.row_count * shape.group; ++i) {
-    const int64_t head = task.kv_head * shape.group + i % shape.group;
-    float* y = shape.y.f32(task.row_begin + i / shape.group) + head * head_dim;
-    kernels_.finish_attention(head_dim, sum[i], out + i * PaddedHead(head_dim),
-                              y);
-  }
+  });
+  ForRows(static_cast<int64_t>(attention_tasks_.size()),
+          splits * shape.state_floats, [&](int64_t begin, int64_t end) {
+            for (int64_t t = begin; t < end; ++t) {
+              const auto& task = attention_tasks_[static_cast<size_t>(t)];
+              float* total = states + task.partial * shape.state_floats;
+              for (int64_t i = 1; i < task.split_count; ++i) {
+                MergeState(shape, task, total, total + i * shape.state_floats);
+              }
+              FinishTask(shape, task, total);
+            }
+          });
 }
 
 void CpuOps::PagedAttention(ConstTensor q, const PagedKvView& kv,
@@ -560,41 +621,29 @@ void CpuOps::PagedAttention(ConstTensor q, const PagedKvView& kv,
   CHECK_EQ(heads % kv.kv_heads, 0);
   CHECK_EQ(kv.block_size % kTile, 0);
   CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16);
-  AttentionShape shape{q, y, kv, scale, window, heads / kv.kv_heads, 0, 0};
+  AttentionShape shape{q, y, kv, scale, window, heads / kv.kv_heads, 0, 0, 0};
   shape.task_rows = std::max<int64_t>(1, kTaskVectors / shape.group);
-  shape.state_floats = StateFloats(shape.task_rows * shape.group, kv.head_dim);
+  // All kv heads together read memory in order; one at a time keeps threads
+  // busy when there is little to do.
+  const int64_t enough = 4 * pool_.num_threads();
+  shape.task_heads = kv.kv_heads;
   PlanAttention(shape, sequences);
-  const int64_t tasks = static_cast<int64_t>(attention_tasks_.size());
-  const int64_t splits = static_cast<int64_t>(split_tasks_.size());
-  // A few long sequences would leave threads idle at the end.
-  const bool few = tasks < 8 * pool_.num_threads() && splits > tasks &&
-                   pool_.num_threads() > 1;
-  if (!few) {
-    pool_.ParallelFor(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
-      for (int64_t i = begin; i < end; ++i) {
-        AttendTask(shape, attention_tasks_[static_cast<size_t>(i)], worker);
-      }
-    });
-    return;
+  if (static_cast<int64_t>(split_tasks_.size()) < enough && kv.kv_heads > 1 &&
+      pool_.num_threads() > 1) {
+    shape.task_heads = 1;
+    PlanAttention(shape, sequences);
   }
-  float* partials = partials_.Get<float>(splits * shape.state_floats);
-  pool_.ParallelFor(splits, 1, [&](int64_t begin, int64_t end, int worker) {
-    float* work = tiles_[static_cast<size_t>(worker)].Get<float>(
-        AttendWorkFloats(kv.head_dim));
+  shape.state_floats = StateFloats(
+      shape.task_heads * shape.task_rows * shape.group, kv.head_dim);
+  const int64_t tasks = static_cast<int64_t>(attention_tasks_.size());
+  // A few long sequences would leave threads idle at the end.
+  if (pool_.num_threads() > 1 &&
+      tasks<enough&& static_cast<int64_t>(split_tasks_.size())> tasks) {
+    return AttendSplits(shape);
+  }
+  pool_.ParallelFor(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t i = begin; i < end; ++i) {
-      const SplitTask& split = split_tasks_[static_cast<size_t>(i)];
-      const AttentionTask& task =
-          attention_tasks_[static_cast<size_t>(split.task)];
-      const int64_t vectors = task.row_count * shape.group;
-      float* state =
-          partials + (task.partial + split.split) * shape.state_floats;
-      AttendOneSplit(shape, task, split.split, state, state + vectors,
-                     StateOut(state, vectors), work);
-    }
-  });
-  ForRows(tasks, splits * kv.head_dim, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      MergeAndFinish(shape, attention_tasks_[static_cast<size_t>(i)]);
+      AttendTask(shape, attention_tasks_[static_cast<size_t>(i)], worker);
     }
   });
 }

@@ -56,7 +56,7 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
     HWY_UNROLL(4)
     for (int p = 0; p < kPanels; ++p) {
       const char* group = w + p * panel_bytes + k * kStep;
-      if constexpr (kRows <= 4) hwy::Prefetch(group + kPrefetchBytes);
+      hwy::Prefetch(group + kPrefetchBytes);
       HWY_UNROLL(4)
       for (int u = 0; u < kPairs; ++u) {
         LoadPair<kType>(group, unit + u, weight[(p * kPairs + u) * 2],
@@ -91,8 +91,8 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
 // All panels of kRows rows.
 template <DType kType, int kRows>
 void RowTile(const PanelGemmArgs& args, int64_t row) {
-  // Panels and pairs at once: at least 8 chains, at most what fits.
-  constexpr int kPairs = kLanes == 16 ? 1 : kLanes == 8 && kRows <= 3 ? 2 : 1;
+  // Panels and pairs at once: about 8 chains, at most what registers hold.
+  constexpr int kPairs = kLanes == 8 && kRows <= 2 ? 2 : 1;
   constexpr int kPanels = kLanes == 16 && kRows == 1   ? 4
                           : kLanes == 16 && kRows <= 3 ? 2
                           : kLanes == 8 && kRows == 1  ? 2
@@ -101,6 +101,13 @@ void RowTile(const PanelGemmArgs& args, int64_t row) {
   for (; panel + kPanels <= args.panel_count; panel += kPanels) {
     for (int unit = 0; unit < kUnits; unit += kPairs) {
       Tile<kType, kRows, kPanels, kPairs>(args, row, panel, unit);
+    }
+  }
+  if constexpr (kPanels == 4) {
+    for (; panel + 2 <= args.panel_count; panel += 2) {
+      for (int unit = 0; unit < kUnits; unit += kPairs) {
+        Tile<kType, kRows, 2, kPairs>(args, row, panel, unit);
+      }
     }
   }
   for (; panel < args.panel_count; ++panel) {

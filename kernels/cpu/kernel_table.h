@@ -41,18 +41,20 @@ struct ShrinkArgs {
   int64_t v_stride = 0;
 };
 
-// Attention of `rows` consecutive rows of a sequence, the heads of one kv head,
-// over one split of 256 positions. Vector i = row * group + head in group.
+// Attention of `rows` consecutive rows of a sequence, some neighbouring kv
+// heads with the heads that read them, over one split of 256 positions. Vector
+// i = (kv head * rows + row) * group + head in group.
 struct AttendArgs {
-  const float* q = nullptr;  // row 0, first head of the group
+  const float* q = nullptr;  // row 0, first head of the first kv head
   int64_t q_stride = 0;      // between rows
   int64_t rows = 0;
+  int64_t kv_heads = 1;
   int64_t group = 0;
   int64_t head_dim = 0;
   int64_t first_position = 0;  // of row 0
   int64_t window = 0;
   float scale = 1;
-  // Cache: this kv head's plane of block b is base + b * block_stride.
+  // Cache: the first kv head's plane of block b is at base + b * block_stride.
   const char* k = nullptr;
   const char* v = nullptr;
   DType dtype = DType::kF32;
@@ -61,9 +63,9 @@ struct AttendArgs {
   const int32_t* block_table = nullptr;
   int64_t split = 0;
   // State of the split, written: largest score, sum, unnormalized output.
-  float* max = nullptr;   // [rows * group]
-  float* sum = nullptr;   // [rows * group], 0 = saw no key
-  float* out = nullptr;   // [rows * group, padded head_dim]
+  float* max = nullptr;   // [kv_heads * rows * group]
+  float* sum = nullptr;   // the same, 0 = saw no key
+  float* out = nullptr;   // [kv_heads * rows * group, padded head_dim]
   float* work = nullptr;  // AttendWorkFloats(head_dim)
 };
 

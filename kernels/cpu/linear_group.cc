@@ -178,6 +178,24 @@ void CpuOps::FinishRope(const RopeKvAppend& rope, Tensor q, Tensor k,
   KvAppend(k, v, rope.kv, rope.sequences, stream);
 }
 
+// Rows that lie a multiple of 2 KB apart compete for the same few lines of L1;
+// such an x is copied to rows that begin in different lines.
+ConstTensor CpuOps::SpreadRows(ConstTensor x) {
+  constexpr int64_t kBadFloats = 512;
+  constexpr int64_t kLineFloats = 16;
+  if (x.rows < 2 || x.stride % kBadFloats != 0) return x;
+  const int64_t stride = x.cols + kLineFloats;
+  const Tensor copy{spread_.Get<float>(x.rows * stride), DType::kF32, x.rows,
+                    x.cols, stride};
+  ForRows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::memcpy(copy.f32(i), x.f32(i),
+                  static_cast<size_t>(x.cols) * sizeof(float));
+    }
+  });
+  return copy;
+}
+
 void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                          const LoraBatch& lora, const Epilogue& epilogue,
                          Tensor out, Stream& stream) {
@@ -187,6 +205,7 @@ void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
     CHECK_EQ(part.weight->in_dim(), x.cols);
     width += part.weight->out_dim();
   }
+  x = SpreadRows(x);
   // Region 1.
   lora_.resize(std::max(lora_.size(), parts.size()));
   for (std::vector<LoraWork>& work : lora_) work.clear();

@@ -91,7 +91,8 @@ class CpuOps final : public Ops {
     const SequenceRows* sequence = nullptr;
     int64_t row_begin = 0;
     int64_t row_count = 0;
-    int64_t kv_head = 0;
+    int64_t head_begin = 0;  // kv heads
+    int64_t head_count = 0;
     int64_t first_split = 0;  // that any of the rows sees
     int64_t split_count = 0;
     int64_t partial = 0;  // index of the first partial result
@@ -122,6 +123,7 @@ class CpuOps final : public Ops {
                       int64_t count);
 
   void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
+  ConstTensor SpreadRows(ConstTensor x);
   // Rows [row_begin, row_end) of one task of one part, LoRA and bias included,
   // into `tile`.
   void ComputePanels(ConstTensor x, const LinearPart& part,
@@ -141,12 +143,13 @@ class CpuOps final : public Ops {
                      std::span<const SequenceRows> sequences);
   void AttendTask(const AttentionShape& shape, const AttentionTask& task,
                   int worker);
+  void AttendSplits(const AttentionShape& shape);
   void AttendOneSplit(const AttentionShape& shape, const AttentionTask& task,
-                      int64_t split, float* max, float* sum, float* out,
-                      float* work);
-  void MergeAndFinish(const AttentionShape& shape, const AttentionTask& task);
+                      int64_t split, float* state, float* work);
+  void MergeState(const AttentionShape& shape, const AttentionTask& task,
+                  float* total, const float* part);
   void FinishTask(const AttentionShape& shape, const AttentionTask& task,
-                  const float* sum, const float* out);
+                  const float* state);
 
   void SampleRow(float* logits, int64_t vocab, const SamplingRow& params,
                  SampledRow& out, int worker);
@@ -163,6 +166,7 @@ class CpuOps final : public Ops {
   std::vector<Scratch> tiles_;                 // per worker
   std::vector<Scratch> rows_;                  // per worker
   std::vector<std::vector<int32_t>> indices_;  // per worker
+  Scratch spread_;                             // x of a group
   Scratch shrunk_;                             // v of a group
   Scratch parts_;                              // k and v of a group
   Scratch partials_;                           // attention splits
