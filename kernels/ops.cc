@@ -58,6 +58,11 @@ void CopyRows(ConstTensor from, Tensor to) {
 
 }  // namespace
 
+std::unique_ptr<PackedWeight> Ops::RestoreWeight(int64_t, int64_t, DType,
+                                                 absl::string_view) {
+  return nullptr;
+}
+
 void Ops::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                       const LoraBatch& lora, const Epilogue& epilogue,
                       Tensor out, Stream& stream) {

@@ -8,7 +8,8 @@
 //
 // The order of arithmetic is part of the contract of the cpu backend:
 //   Gemm       each output is one f32 FMA chain over ascending k, from 0, then
-//              the bias is added
+//              the bias is added; int8 weights: the chain runs over blocks of
+//              32, whose inner sums are integers
 //   LoraShrink k in pieces of 512, each one chain per lane, combined in order
 //   LoraExpand one chain over ascending r, from 0; then y += s * chain
 //   attention  keys in tiles of 32 aligned to absolute position 0, online
@@ -27,6 +28,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "base/token.h"
 #include "kernels/lora_batch.h"
 #include "kernels/paged_kv.h"
@@ -44,6 +46,9 @@ class PackedWeight {
   virtual int64_t in_dim() const = 0;
   virtual DType dtype() const = 0;
   virtual int64_t size_bytes() const = 0;
+  // The packed form, for Ops::RestoreWeight of the same backend and build.
+  // Empty if the backend does not offer that.
+  virtual absl::string_view packed_bytes() const { return {}; }
 };
 
 // One linear of a group: y[:, 0:out) = x W^T + b (+ LoRA).
@@ -98,10 +103,15 @@ class Ops {
   // ---- packing -------------------------------------------------------------
 
   // Copies `w` [out_dim, in_dim] (any dtype) into the backend's layout as
-  // `dtype`; narrowing rounds to nearest even. A list of `rows` blocks of one
-  // matrix is packed one beside the other.
+  // `dtype`; narrowing rounds to nearest even, kI8 quantizes (block_int8.h).
   virtual std::unique_ptr<PackedWeight> PackWeight(ConstTensor w,
                                                    DType dtype) = 0;
+  // A weight from its packed_bytes(), which are copied. Null if their number
+  // does not fit or the backend does not offer that.
+  virtual std::unique_ptr<PackedWeight> RestoreWeight(int64_t out_dim,
+                                                      int64_t in_dim,
+                                                      DType dtype,
+                                                      absl::string_view bytes);
   // Copies A [rank, in_dim] and B [out_dim, rank], each kept as its own dtype.
   virtual std::unique_ptr<PackedLora> PackLora(ConstTensor a,
                                                ConstTensor b) = 0;

@@ -7,18 +7,6 @@
 #include "kernels/cpu/operators.h"
 
 namespace lorikeet::cpu {
-namespace {
-
-void EmbedRow(const Panels& table, Token token, float* y) {
-  const DType dtype = table.dtype();
-  const char* panel = table.panel(token / kGroup);
-  const int64_t place = PlaceInGroup(dtype, token % kGroup);
-  for (int64_t k = 0; k < table.cols(); ++k) {
-    y[k] = LoadElement(dtype, panel, k * kGroup + place);
-  }
-}
-
-}  // namespace
 
 void CpuOps::Embed(const PackedWeight& table, std::span<const Token> tokens,
                    Tensor y, Stream&) {
@@ -29,7 +17,7 @@ void CpuOps::Embed(const PackedWeight& table, std::span<const Token> tokens,
     for (int64_t i = begin; i < end; ++i) {
       const Token token = tokens[static_cast<size_t>(i)];
       CHECK(token >= 0 && token < panels.rows());
-      EmbedRow(panels, token, y.f32(i));
+      panels.Row(token, y.f32(i));
     }
   });
 }

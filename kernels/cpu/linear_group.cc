@@ -50,26 +50,17 @@ void CpuOps::PlanPanels(std::span<const LinearPart> parts, bool paired,
   }
 }
 
-void CpuOps::ComputePanels(ConstTensor x, const LinearPart& part,
+void CpuOps::ComputePanels(const LinearPart& part,
                            const std::vector<LoraWork>& lora,
                            const PanelTask& task, int64_t row_begin,
                            int64_t row_end, float* tile, int64_t tile_stride) {
   const Panels& panels = static_cast<const Weight&>(*part.weight).panels;
-  PanelGemmArgs args;
-  args.x = x.f32(row_begin);
-  args.x_stride = x.stride;
-  args.rows = row_end - row_begin;
-  args.panels = panels.panel(task.panel);
-  args.dtype = panels.dtype();
-  args.k = panels.cols();
-  args.panel_count = task.count;
-  args.y = tile;
-  args.y_stride = tile_stride;
-  kernels_.panel_gemm(args);
+  MultiplyPanels(panels, task.panel, task.count, row_begin, row_end - row_begin,
+                 tile, tile_stride);
   if (part.bias != nullptr) {
     const int64_t col = task.panel * kGroup;
     const int64_t cols = std::min(task.count * kGroup, panels.rows() - col);
-    for (int64_t i = 0; i < args.rows; ++i) {
+    for (int64_t i = 0; i < row_end - row_begin; ++i) {
       kernels_.add(part.bias + col, cols, tile + i * tile_stride);
     }
   }
@@ -88,7 +79,7 @@ void CpuOps::StoreTask(ConstTensor x, const LinearPart& part,
     const int64_t end = std::min(x.rows, begin + kBlockRows);
     float* to = in_place ? y.f32(begin) + col : tile;
     const int64_t stride = in_place ? y.stride : kTileStride;
-    ComputePanels(x, part, lora, task, begin, end, to, stride);
+    ComputePanels(part, lora, task, begin, end, to, stride);
     if (in_place) continue;
     for (int64_t i = begin; i < end; ++i) {
       const float* from = tile + (i - begin) * kTileStride;
@@ -109,8 +100,8 @@ void CpuOps::SiluTask(ConstTensor x, std::span<const LinearPart> parts,
   float* up = tile + kMaxTaskPanels * kGroup;
   for (int64_t begin = 0; begin < x.rows; begin += kBlockRows) {
     const int64_t end = std::min(x.rows, begin + kBlockRows);
-    ComputePanels(x, parts[0], lora_[0], task, begin, end, tile, kTileStride);
-    ComputePanels(x, parts[1], lora_[1], task, begin, end, up, kTileStride);
+    ComputePanels(parts[0], lora_[0], task, begin, end, tile, kTileStride);
+    ComputePanels(parts[1], lora_[1], task, begin, end, up, kTileStride);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t offset = (i - begin) * kTileStride;
       kernels_.silu_mul(tile + offset, up + offset, cols, y.f32(i) + col);
@@ -178,24 +169,6 @@ void CpuOps::FinishRope(const RopeKvAppend& rope, Tensor q, Tensor k,
   KvAppend(k, v, rope.kv, rope.sequences, stream);
 }
 
-// Rows that lie a multiple of 2 KB apart compete for the same few lines of L1;
-// such an x is copied to rows that begin in different lines.
-ConstTensor CpuOps::SpreadRows(ConstTensor x) {
-  constexpr int64_t kBadFloats = 512;
-  constexpr int64_t kLineFloats = 16;
-  if (x.rows < 2 || x.stride % kBadFloats != 0) return x;
-  const int64_t stride = x.cols + kLineFloats;
-  const Tensor copy{spread_.Get<float>(x.rows * stride), DType::kF32, x.rows,
-                    x.cols, stride};
-  ForRows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(copy.f32(i), x.f32(i),
-                  static_cast<size_t>(x.cols) * sizeof(float));
-    }
-  });
-  return copy;
-}
-
 void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                          const LoraBatch& lora, const Epilogue& epilogue,
                          Tensor out, Stream& stream) {
@@ -205,7 +178,7 @@ void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
     CHECK_EQ(part.weight->in_dim(), x.cols);
     width += part.weight->out_dim();
   }
-  x = SpreadRows(x);
+  x = PrepareInput(x, parts);
   // Region 1.
   lora_.resize(std::max(lora_.size(), parts.size()));
   for (std::vector<LoraWork>& work : lora_) work.clear();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/cpu/scratch.h"
@@ -26,14 +27,26 @@ struct LoraWork {
   const float* v = nullptr;  // [rows, rank]
 };
 
+// x of a group in the forms that its weights need.
+struct GroupInput {
+  ConstTensor f32;
+  const uint16_t* bf16 = nullptr;
+  int64_t bf16_stride = 0;
+  Int8Rows int8;
+};
+
 class CpuOps final : public Ops {
  public:
-  CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels);
+  CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels,
+         const CpuOptions& options);
 
   std::string Name() const override { return "cpu"; }
   std::string Target() const override { return target_; }
   std::unique_ptr<Stream> NewStream() override;
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
+  std::unique_ptr<PackedWeight> RestoreWeight(int64_t out_dim, int64_t in_dim,
+                                              DType dtype,
+                                              absl::string_view bytes) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
@@ -122,14 +135,23 @@ class CpuOps final : public Ops {
   void PrefetchExpand(const std::vector<LoraWork>& work, int64_t panel,
                       int64_t count);
 
-  void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
+  // group_input.cc. Brings x into the forms that the weights of `parts` are
+  // multiplied with; returns its f32 form.
+  ConstTensor PrepareInput(ConstTensor x, std::span<const LinearPart> parts);
+  bool RoundsInputOf(DType weight) const;
   ConstTensor SpreadRows(ConstTensor x);
+  void RoundInput(ConstTensor x);
+  void QuantizeInput(ConstTensor x);
+  // x of the group, rows [row_begin, row_begin + rows), times some panels.
+  void MultiplyPanels(const Panels& panels, int64_t panel, int64_t count,
+                      int64_t row_begin, int64_t rows, float* y,
+                      int64_t y_stride);
+  void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
   // Rows [row_begin, row_end) of one task of one part, LoRA and bias included,
   // into `tile`.
-  void ComputePanels(ConstTensor x, const LinearPart& part,
-                     const std::vector<LoraWork>& lora, const PanelTask& task,
-                     int64_t row_begin, int64_t row_end, float* tile,
-                     int64_t tile_stride);
+  void ComputePanels(const LinearPart& part, const std::vector<LoraWork>& lora,
+                     const PanelTask& task, int64_t row_begin, int64_t row_end,
+                     float* tile, int64_t tile_stride);
   void RunPanels(ConstTensor x, std::span<const LinearPart> parts,
                  const GroupOutput& output);
   void StoreTask(ConstTensor x, const LinearPart& part,
@@ -161,16 +183,20 @@ class CpuOps final : public Ops {
   ThreadPool& pool_;
   const std::string target_;
   const KernelTable kernels_;
+  const bool rounds_input_;  // compute dtype bf16
 
   // Kept between calls so that their memory is.
   std::vector<Scratch> tiles_;                 // per worker
   std::vector<Scratch> rows_;                  // per worker
   std::vector<std::vector<int32_t>> indices_;  // per worker
-  Scratch spread_;                             // x of a group
-  Scratch shrunk_;                             // v of a group
-  Scratch parts_;                              // k and v of a group
-  Scratch partials_;                           // attention splits
-  std::vector<std::vector<LoraWork>> lora_;    // per part
+  GroupInput input_;
+  Scratch spread_;                           // x of a group
+  Scratch rounded_;                          // x in bf16
+  Scratch quantized_[3];                     // q, scales, offsets
+  Scratch shrunk_;                           // v of a group
+  Scratch parts_;                            // k and v of a group
+  Scratch partials_;                         // attention splits
+  std::vector<std::vector<LoraWork>> lora_;  // per part
   std::vector<ShrinkTask> shrink_tasks_;
   std::vector<PanelTask> panel_tasks_;
   std::vector<AttentionTask> attention_tasks_;

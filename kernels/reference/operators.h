@@ -13,7 +13,7 @@
 
 namespace lorikeet::reference {
 
-// Row-major, in its own dtype.
+// Row-major, in its own dtype; int8 is kept as the numbers that it means.
 class Matrix {
  public:
   Matrix(ConstTensor source, DType dtype);
@@ -23,10 +23,15 @@ class Matrix {
   DType dtype() const { return dtype_; }
   int64_t size_bytes() const { return bytes_.size_bytes(); }
   double At(int64_t row, int64_t col) const {
-    return LoadElement(dtype_, bytes_.data(), row * cols_ + col);
+    return LoadElement(Stored(dtype_), bytes_.data(), row * cols_ + col);
   }
 
  private:
+  static DType Stored(DType dtype) {
+    return dtype == DType::kI8 ? DType::kF32 : dtype;
+  }
+  void Quantize(ConstTensor source);
+
   int64_t rows_;
   int64_t cols_;
   DType dtype_;

@@ -8,8 +8,10 @@
 
 namespace lorikeet::testing {
 
-CpuBackend::CpuBackend(const std::string& target, int num_threads)
-    : pool_(num_threads), ops_(NewCpuOpsForTarget(pool_, target)) {}
+CpuBackend::CpuBackend(const std::string& target, int num_threads,
+                       DType compute_dtype)
+    : pool_(num_threads),
+      ops_(CreateCpuOps(pool_, {target, compute_dtype}).value()) {}
 
 Matrix::Matrix(int64_t rows, int64_t cols, DType dtype, int64_t padding)
     : bytes_(rows * (cols + padding) * SizeBytes(dtype)),

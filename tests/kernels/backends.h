@@ -19,7 +19,8 @@ namespace lorikeet::testing {
 // A CPU backend of one target with its own threads.
 class CpuBackend {
  public:
-  CpuBackend(const std::string& target, int num_threads);
+  CpuBackend(const std::string& target, int num_threads,
+             DType compute_dtype = DType::kF32);
   Ops* operator->() { return ops_.get(); }
   Ops& operator*() { return *ops_; }
 
@@ -31,6 +32,13 @@ class CpuBackend {
 // Odd on purpose.
 inline constexpr int64_t kOddSizes[] = {1, 3, 7, 17, 31, 64, 100};
 inline constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+// What base weights can be stored as.
+inline constexpr DType kWeightDTypes[] = {DType::kF32, DType::kBF16,
+                                          DType::kF16, DType::kI8};
+// What a matrix is made in to be packed as `weight`.
+constexpr DType SourceOf(DType weight) {
+  return weight == DType::kI8 ? DType::kF32 : weight;
+}
 
 // Owns a matrix; rows may be further apart than they are wide.
 class Matrix {
