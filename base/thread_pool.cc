@@ -25,14 +25,37 @@ inline void Pause() {
 }
 
 // Waits until `value` is not `old`; returns the new value.
-uint32_t WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int i = 0; i < kSpins; ++i) {
+uint32_t WaitForChange(const std::atomic<uint32_t>& value, uint32_t old,
+                       int spins) {
+  for (int i = 0; i < spins; ++i) {
     const uint32_t now = value.load(std::memory_order_acquire);
     if (now != old) return now;
     Pause();
   }
   value.wait(old, std::memory_order_acquire);
   return value.load(std::memory_order_acquire);
+}
+
+cpu_set_t AllowedCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof(set), &set);
+  return set;
+}
+
+// Keeps the calling thread on the index-th of `allowed`, modulo their number.
+void PinTo(const cpu_set_t& allowed, int index) {
+  const int count = CPU_COUNT(&allowed);
+  if (count == 0) return;
+  int left = index % count;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (!CPU_ISSET(core, &allowed) || left-- > 0) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    sched_setaffinity(0, sizeof(one), &one);
+    return;
+  }
 }
 
 }  // namespace
@@ -45,12 +68,19 @@ struct ThreadPool::Shared {
   alignas(64) std::atomic<int64_t> next{0};
   const absl::FunctionRef<void(int)>* task = nullptr;
   std::atomic<bool> stopping{false};
+  int spins = kSpins;
+  bool pinned = false;
+  std::thread::id pinned_caller;
+  cpu_set_t allowed;
   std::vector<std::thread> threads;
 };
 
-ThreadPool::ThreadPool(int num_threads)
+ThreadPool::ThreadPool(int num_threads, bool pinned)
     : num_threads_(num_threads), shared_(std::make_unique<Shared>()) {
   CHECK_GE(num_threads, 1);
+  if (num_threads > AvailableCores()) shared_->spins = 0;
+  shared_->pinned = pinned;
+  shared_->allowed = AllowedCores();
   for (int worker = 1; worker < num_threads; ++worker) {
     shared_->threads.emplace_back([this, worker] { WorkerLoop(worker); });
   }
@@ -63,10 +93,18 @@ ThreadPool::~ThreadPool() {
   for (std::thread& t : shared_->threads) t.join();
 }
 
+void ThreadPool::PinCaller() {
+  const std::thread::id caller = std::this_thread::get_id();
+  if (shared_->pinned_caller == caller) return;
+  shared_->pinned_caller = caller;
+  PinTo(shared_->allowed, 0);
+}
+
 void ThreadPool::WorkerLoop(int worker) {
+  if (shared_->pinned) PinTo(shared_->allowed, worker);
   uint32_t seen = 0;
   while (true) {
-    seen = WaitForChange(shared_->epoch, seen);
+    seen = WaitForChange(shared_->epoch, seen, shared_->spins);
     if (shared_->stopping) return;
     (*shared_->task)(worker);
     if (shared_->running.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -76,6 +114,7 @@ void ThreadPool::WorkerLoop(int worker) {
 }
 
 void ThreadPool::Run(absl::FunctionRef<void(int)> fn) {
+  if (shared_->pinned) PinCaller();
   if (num_threads_ == 1) {
     fn(0);
     return;
@@ -87,7 +126,8 @@ void ThreadPool::Run(absl::FunctionRef<void(int)> fn) {
   shared_->epoch.notify_all();
   fn(0);
   uint32_t left = shared_->running.load(std::memory_order_acquire);
-  while (left != 0) left = WaitForChange(shared_->running, left);
+  while (left != 0)
+    left = WaitForChange(shared_->running, left, shared_->spins);
 }
 
 void ThreadPool::ParallelFor(

@@ -2,7 +2,8 @@
 //
 // The caller takes part, so a pool of one thread has no threads of its own.
 // Workers spin briefly between regions, since regions of a step follow each
-// other within microseconds, and then sleep. Nothing is allocated per region.
+// other within microseconds, and then sleep; with more threads than cores they
+// sleep at once. Nothing is allocated per region.
 // One region at a time; Run and ParallelFor are for one owner thread.
 
 #ifndef LORIKEET_BASE_THREAD_POOL_H_
@@ -17,8 +18,9 @@ namespace lorikeet {
 
 class ThreadPool {
  public:
-  // REQUIRES: num_threads >= 1.
-  explicit ThreadPool(int num_threads);
+  // With `pinned` each worker stays on one of the cores that the process may
+  // use, the caller of Run on the first. REQUIRES: num_threads >= 1.
+  explicit ThreadPool(int num_threads, bool pinned = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -39,6 +41,8 @@ class ThreadPool {
  private:
   struct Shared;
   void WorkerLoop(int worker);
+  // Moves the calling thread to its core, once.
+  void PinCaller();
 
   const int num_threads_;
   std::unique_ptr<Shared> shared_;

@@ -7,6 +7,7 @@
 #include "cli/adapter.h"
 #include "cli/adapter_verify.h"
 #include "cli/bench_engine.h"
+#include "cli/bench_limits.h"
 #include "cli/bench_serve.h"
 #include "cli/demo.h"
 #include "cli/generate.h"
@@ -51,6 +52,7 @@ int main(int argc, char** argv) {
   bench->require_subcommand(1);
   lorikeet::AddBenchServeCommand(*bench, &exit_code);
   lorikeet::AddBenchEngineCommand(*bench, &exit_code);
+  lorikeet::AddBenchLimitsCommand(*bench, &exit_code);
   lorikeet::AddDemoCommand(app, &exit_code);
   CLI11_PARSE(app, argc, argv);
   return exit_code;

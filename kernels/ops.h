@@ -106,6 +106,8 @@ class Ops {
   // `dtype`; narrowing rounds to nearest even, kI8 quantizes (block_int8.h).
   virtual std::unique_ptr<PackedWeight> PackWeight(ConstTensor w,
                                                    DType dtype) = 0;
+  // Names the form of packed_bytes(); changes when it does. Empty: none.
+  virtual std::string PackedLayout() const { return ""; }
   // A weight from its packed_bytes(), which are copied. Null if their number
   // does not fit or the backend does not offer that.
   virtual std::unique_ptr<PackedWeight> RestoreWeight(int64_t out_dim,

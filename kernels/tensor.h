@@ -74,13 +74,7 @@ struct ConstTensor {
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t size_bytes) : size_bytes_(size_bytes) {
-    if (size_bytes == 0) return;
-    const size_t rounded = (static_cast<size_t>(size_bytes) + 63) / 64 * 64;
-    data_.reset(static_cast<char*>(std::aligned_alloc(64, rounded)));
-    CHECK(data_ != nullptr);
-    std::memset(data_.get(), 0, rounded);
-  }
+  explicit Buffer(int64_t size_bytes);
   char* data() const { return data_.get(); }
   int64_t size_bytes() const { return size_bytes_; }
   template <typename T>
@@ -95,6 +89,10 @@ class Buffer {
   std::unique_ptr<char, Free> data_;
   int64_t size_bytes_ = 0;
 };
+
+// Asks for huge pages for every large Buffer from now on: fewer misses of the
+// TLB while weights stream. A hint; the kernel may have none. Thread-safe.
+void SetHugePages(bool wanted);
 
 }  // namespace lorikeet
 

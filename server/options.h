@@ -26,11 +26,14 @@ struct ServerOptions {
   // Model and device: serve, run, bench engine.
   std::string model_dir;
   std::string device = "auto";          // auto | cpu | cuda
-  std::string dtype = "auto";           // auto | bf16 | f16 | f32
+  std::string dtype = "auto";           // auto | bf16 | f16 | f32 | int8
+  std::string compute_dtype = "f32";    // f32 | bf16
   std::string load_format = "auto";     // auto | dummy
   std::string kv_cache_dtype = "auto";  // auto | f32 | bf16
   std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16
   int threads = 0;                      // 0 = all cores
+  bool pin_threads = false;
+  bool huge_pages = false;
   int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow
   int64_t max_num_seqs = 64;
   int64_t max_num_batched_tokens = 512;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,11 +28,34 @@ int64_t FreeMemoryBytes() {
   return pages > 0 && page_size > 0 ? pages * page_size : 0;
 }
 
-absl::StatusOr<std::unique_ptr<Ops>> NewOps(const std::string& device,
+// LORIKEET_SIMD chooses the instruction set, for tests and comparisons.
+absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,
                                             ThreadPool& pool) {
-  if (device == "auto" || device == "cpu") return NewCpuOps(pool);
-  return absl::UnimplementedError(absl::StrCat(
-      "--device ", device, ": this build has no such backend, use cpu"));
+  if (options.device != "auto" && options.device != "cpu") {
+    return absl::UnimplementedError(
+        absl::StrCat("--device ", options.device,
+                     ": this build has no such backend, use cpu"));
+  }
+  CpuOptions cpu;
+  const char* simd = std::getenv("LORIKEET_SIMD");
+  if (simd != nullptr) cpu.target = simd;
+  cpu.compute_dtype = ParseDType(options.compute_dtype).value_or(DType::kF32);
+  auto ops = CreateCpuOps(pool, cpu);
+  if (absl::IsInvalidArgument(ops.status())) {
+    return Annotate(ops.status(), "LORIKEET_SIMD");
+  }
+  return ops;
+}
+
+// Of the bf16 dot products only bf16 weights have any use.
+absl::Status CheckComputeDType(const ServerOptions& options,
+                               const Model& model) {
+  if (options.compute_dtype != "bf16" || model.dtype() == DType::kBF16) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--compute-dtype bf16 needs bf16 weights, these are ",
+                   Name(model.dtype()), "; add --dtype bf16"));
 }
 
 std::function<void(int64_t, int64_t)> ProgressLogger(const Clock& clock) {
@@ -47,15 +71,25 @@ std::function<void(int64_t, int64_t)> ProgressLogger(const Clock& clock) {
 
 absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
   const int threads = options.threads > 0 ? options.threads : AvailableCores();
-  r->pool = std::make_unique<ThreadPool>(threads);
-  ASSIGN_OR_RETURN(r->ops, NewOps(options.device, *r->pool));
+  if (threads > AvailableCores()) {
+    Log(LogLevel::kWarning, "more threads than cores: each waits for others",
+        {{"threads", absl::StrCat(threads)},
+         {"cores", absl::StrCat(AvailableCores())}});
+  }
+  SetHugePages(options.huge_pages);
+  r->pool = std::make_unique<ThreadPool>(threads, options.pin_threads);
+  ASSIGN_OR_RETURN(r->ops, NewOps(options, *r->pool));
   const absl::Duration start = r->clock.Now();
   ModelOptions model_options;
   model_options.dtype = ParseDType(options.dtype);
   model_options.dummy_weights = options.load_format == "dummy";
+  if (!options.state_dir.empty()) {
+    model_options.cache_dir = JoinPath(options.state_dir, "packed");
+  }
   model_options.progress = ProgressLogger(r->clock);
   ASSIGN_OR_RETURN(
       r->model, Model::Load(r->fs, options.model_dir, *r->ops, model_options));
+  RETURN_IF_ERROR(CheckComputeDType(options, *r->model));
   Log(LogLevel::kInfo, "base model loaded",
       {{"dir", options.model_dir},
        {"architecture", r->model->config().architecture},
@@ -129,6 +163,7 @@ std::optional<DType> ParseDType(absl::string_view text) {
   if (text == "f32") return DType::kF32;
   if (text == "bf16") return DType::kBF16;
   if (text == "f16") return DType::kF16;
+  if (text == "int8") return DType::kI8;
   CHECK(text == "auto");
   return std::nullopt;
 }

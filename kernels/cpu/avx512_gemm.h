@@ -18,6 +18,9 @@ void Int8GemmAvx512(const Int8GemmArgs& args);
 // AVX512_BF16.
 bool HasAvx512Bf16();
 void Bf16GemmAvx512(const Bf16GemmArgs& args);
+// Runs independent chains of dot products and nothing else, for the peak;
+// returns the number of floating-point operations.
+int64_t Bf16DotChains(int64_t rounds, float* sink);
 
 }  // namespace lorikeet::cpu
 

@@ -122,6 +122,23 @@ void Bf16GemmAvx512(const Bf16GemmArgs& args) {
   }
 }
 
+int64_t Bf16DotChains(int64_t rounds, float* sink) {
+  constexpr int kChains = 12;
+  // Each begins elsewhere: the compiler merges chains that are equal.
+  __m512 sum[kChains];
+  for (int c = 0; c < kChains; ++c) {
+    sum[c] = _mm512_set1_ps(static_cast<float>(c));
+  }
+  const __m512bh a = (__m512bh)_mm512_set1_epi32(0x3F803F80);
+  for (int64_t i = 0; i < rounds; ++i) {
+    HWY_UNROLL(12)
+    for (int c = 0; c < kChains; ++c) sum[c] = _mm512_dpbf16_ps(sum[c], a, a);
+  }
+  for (int c = 1; c < kChains; ++c) sum[0] = _mm512_add_ps(sum[0], sum[c]);
+  *sink = _mm512_cvtss_f32(sum[0]);
+  return rounds * kChains * 2 * 2 * kLanes;
+}
+
 }  // namespace lorikeet::cpu
 HWY_POP_ATTRIBUTES
 
@@ -140,6 +157,7 @@ namespace lorikeet::cpu {
 
 bool HasAvx512Bf16() { return false; }
 void Bf16GemmAvx512(const Bf16GemmArgs&) {}
+int64_t Bf16DotChains(int64_t, float*) { return 0; }
 
 }  // namespace lorikeet::cpu
 

@@ -44,6 +44,7 @@ class CpuOps final : public Ops {
   std::string Target() const override { return target_; }
   std::unique_ptr<Stream> NewStream() override;
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
+  std::string PackedLayout() const override { return "panels1"; }
   std::unique_ptr<PackedWeight> RestoreWeight(int64_t out_dim, int64_t in_dim,
                                               DType dtype,
                                               absl::string_view bytes) override;
