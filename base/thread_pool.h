@@ -32,11 +32,18 @@ class ThreadPool {
   void Run(absl::FunctionRef<void(int worker)> fn);
 
   // Calls fn(begin, end, worker) over pieces of [0, count) of at most `grain`
-  // indices, handed out in ascending order to whoever is free.
+  // indices. Each worker goes through a contiguous part of its own, so that it
+  // reads memory in order, and then helps the others with theirs.
   // REQUIRES: grain >= 1.
   void ParallelFor(
       int64_t count, int64_t grain,
       absl::FunctionRef<void(int64_t begin, int64_t end, int worker)> fn);
+
+  // Hints that `worker` will read these bytes after the next region: once it
+  // has done its part of that region, it brings them into its cache while it
+  // would only wait. The caller's own worker 0 takes the first few KB alone. At
+  // most two ranges a worker and region; more are ignored.
+  void ReadAhead(int worker, const char* begin, int64_t bytes);
 
  private:
   struct Shared;

@@ -147,6 +147,7 @@ double LimitsBench::Seconds(const std::function<void()>& work) {
 
 double LimitsBench::Decode(const Subject& s, int batch, const Slots& slots,
                            int steps) {
+  s.runner->Run(batch, 1, kContext, slots);  // warms up
   return Seconds([&] {
            for (int i = 0; i < steps; ++i) {
              s.runner->Run(batch, 1, kContext + i, slots);

@@ -195,6 +195,10 @@ class Ops {
 
   // ---- group operators -----------------------------------------------------
 
+  // A hint: the group after the next one reads these weights. A backend may
+  // bring them nearer while it waits for something else.
+  virtual void WillRead(std::span<const LinearPart>) {}
+
   // The linears of one input together: x [rows, in] -> parts (+ LoRA of each)
   // -> epilogue -> out. The default composes the primitives above; backends
   // override it with fused code that gives the same bits as their own

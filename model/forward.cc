@@ -67,6 +67,12 @@ LinearPart Part(const LayerWeights& weights, int64_t layer, Projection p) {
           weights.biases[i].empty() ? nullptr : weights.biases[i].data()};
 }
 
+std::array<LinearPart, 3> Qkv(const LayerWeights& weights, int64_t layer) {
+  return {Part(weights, layer, Projection::kQ),
+          Part(weights, layer, Projection::kK),
+          Part(weights, layer, Projection::kV)};
+}
+
 const float* DataOrNull(const std::vector<float>& v) {
   return v.empty() ? nullptr : v.data();
 }
@@ -133,6 +139,9 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
   ops_.Embed(model_.embedding(), batch.tokens, residual, stream);
   ops_.RmsNorm(residual, model_.layer(0).input_norm.data(), eps, x, stream);
 
+  LinearPart lm_head;
+  lm_head.weight = &model_.lm_head();
+  lm_head.adaptable = false;
   for (int64_t i = 0; i < config.num_layers; ++i) {
     const LayerWeights& layer = model_.layer(i);
     const PagedKvView kv = pool_.layer(i);
@@ -153,24 +162,31 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     Epilogue rope_kv_append;
     rope_kv_append.kind = Epilogue::Kind::kRopeKvAppend;
     rope_kv_append.rope = &rope;
-    const std::array qkv = {part(Projection::kQ), part(Projection::kK),
-                            part(Projection::kV)};
+    const std::array qkv = Qkv(layer, i);
+    const std::array o = {part(Projection::kO)};
+    ops_.WillRead(o);
     ops_.LinearGroup(x, qkv, batch.lora, rope_kv_append, q, stream);
 
     ops_.PagedAttention(q, kv, batch.sequences, scale, window, attention,
                         stream);
 
-    const std::array o = {part(Projection::kO)};
+    const std::array gate_up = {part(Projection::kGate), part(Projection::kUp)};
+    ops_.WillRead(gate_up);
     ops_.LinearGroup(attention, o, batch.lora,
                      ResidualRmsNorm(residual, layer.post_norm, eps), x,
                      stream);
 
     Epilogue silu_mul;
     silu_mul.kind = Epilogue::Kind::kSiluMul;
-    const std::array gate_up = {part(Projection::kGate), part(Projection::kUp)};
+    const std::array down = {part(Projection::kDown)};
+    ops_.WillRead(down);
     ops_.LinearGroup(x, gate_up, batch.lora, silu_mul, mlp, stream);
 
-    const std::array down = {part(Projection::kDown)};
+    if (is_last) {
+      ops_.WillRead(std::span(&lm_head, 1));
+    } else {
+      ops_.WillRead(Qkv(model_.layer(i + 1), i + 1));
+    }
     ops_.LinearGroup(mlp, down, batch.lora,
                      ResidualRmsNorm(residual, next_norm, eps), x, stream);
   }
@@ -178,9 +194,6 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
   if (logit_rows == 0) return logits;
   const Tensor last = w.last.Resize(logit_rows, config.hidden_size);
   ops_.GatherRows(x, batch.logit_rows, last, stream);
-  LinearPart lm_head;
-  lm_head.weight = &model_.lm_head();
-  lm_head.adaptable = false;
   ops_.LinearGroup(last, std::span(&lm_head, 1), LoraBatch(), Epilogue(),
                    logits, stream);
   return logits;

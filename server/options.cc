@@ -114,8 +114,8 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
       ->capture_default_str();
   app.add_flag("--pin-threads", o->pin_threads,
                "Keep each compute thread on a core of its own");
-  app.add_flag("--huge-pages", o->huge_pages,
-               "Ask for huge pages for weights, adapters and the KV cache");
+  app.add_flag("--huge-pages,!--no-huge-pages", o->huge_pages,
+               "Ask for huge pages for weights and the KV cache (default on)");
   app.add_option("--max-model-len", o->max_model_len,
                  "Longest sequence in tokens; 0 = as model and KV cache allow")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))

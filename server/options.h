@@ -33,7 +33,7 @@ struct ServerOptions {
   std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16
   int threads = 0;                      // 0 = all cores
   bool pin_threads = false;
-  bool huge_pages = false;
+  bool huge_pages = true;
   int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow
   int64_t max_num_seqs = 64;
   int64_t max_num_batched_tokens = 512;

@@ -26,7 +26,6 @@ namespace {
 // Of 32 registers: 2 sums a row, 2 of weights, and x.
 constexpr int kMaxRows = 12;
 constexpr int64_t kLanes = 16;
-constexpr int64_t kPrefetchBytes = 2048;
 
 HWY_INLINE __m512bh BroadcastPair(const uint16_t* x) {
   int32_t pair;
@@ -64,10 +63,12 @@ HWY_INLINE void Tile(const Bf16GemmArgs& args, int64_t row, int64_t panel) {
   __m512i weight[kVectors];
   const int64_t pairs = args.k / 2;
   for (int64_t pair = 0; pair < pairs; ++pair) {
+    const int64_t ahead = PrefetchOffset<kPanels>(pair * 128, panel_bytes);
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
-      const char* from = w + v / 2 * panel_bytes + (pair * 2 + v % 2) * 64;
-      _mm_prefetch(from + kPrefetchBytes, _MM_HINT_T0);
+      const char* part = w + v / 2 * panel_bytes + v % 2 * 64;
+      const char* from = part + pair * 128;
+      _mm_prefetch(part + ahead, _MM_HINT_T0);
       weight[v] = _mm512_load_si512(from);
     }
     AddPair(x + pair * 2, args.x_stride, weight, sum);
@@ -98,7 +99,15 @@ void RowTile(const Bf16GemmArgs& args, int64_t row) {
   for (; panel + kPanels <= args.panel_count; panel += kPanels) {
     Tile<kRows, kPanels>(args, row, panel);
   }
-  for (; panel < args.panel_count; ++panel) Tile<kRows, 1>(args, row, panel);
+  // The rest at once too: its time is that of a chain, not of its bytes.
+  const int64_t rest = args.panel_count - panel;
+  if (kPanels > 3 && rest == 3) {
+    Tile<kRows, std::min(kPanels, 3)>(args, row, panel);
+  } else if (kPanels > 2 && rest == 2) {
+    Tile<kRows, std::min(kPanels, 2)>(args, row, panel);
+  } else if (rest > 0) {
+    Tile<kRows, 1>(args, row, panel);
+  }
 }
 
 template <int kRows>

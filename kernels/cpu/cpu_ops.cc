@@ -41,6 +41,8 @@ KernelTable TableOf(int64_t target) {
   return table;
 }
 
+// Base weights live as long as the process, so the chunks may be large.
+constexpr int64_t kWeightChunkBytes = int64_t{64} << 20;
 // Below this many elements a parallel region costs more than it gains.
 constexpr int64_t kWorthThreads = 8192;
 
@@ -51,6 +53,7 @@ CpuOps::CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels,
     : pool_(pool),
       target_(std::move(target)),
       kernels_(kernels),
+      weights_(kWeightChunkBytes),
       rounds_input_(options.compute_dtype == DType::kBF16),
       tiles_(static_cast<size_t>(pool.num_threads())),
       rows_(static_cast<size_t>(pool.num_threads())),
@@ -61,7 +64,7 @@ std::unique_ptr<Stream> CpuOps::NewStream() {
 }
 
 std::unique_ptr<PackedWeight> CpuOps::PackWeight(ConstTensor w, DType dtype) {
-  return std::make_unique<Weight>(w, dtype);
+  return std::make_unique<Weight>(w, dtype, &weights_);
 }
 
 std::unique_ptr<PackedWeight> CpuOps::RestoreWeight(int64_t out_dim,
@@ -69,7 +72,7 @@ std::unique_ptr<PackedWeight> CpuOps::RestoreWeight(int64_t out_dim,
                                                     absl::string_view bytes) {
   const int64_t size = GroupsOf(out_dim) * PanelBytes(dtype, in_dim);
   if (static_cast<int64_t>(bytes.size()) != size) return nullptr;
-  return std::make_unique<Weight>(out_dim, in_dim, dtype, bytes);
+  return std::make_unique<Weight>(out_dim, in_dim, dtype, bytes, &weights_);
 }
 
 std::unique_ptr<PackedLora> CpuOps::PackLora(ConstTensor a, ConstTensor b) {

@@ -60,8 +60,24 @@ void AddRow(const float* x, int64_t n, float* y) {
   for (; i < n; ++i) y[i] += x[i];
 }
 
+// As BF16FromFloat: to nearest even; a NaN stays one.
 void ToBf16Row(const float* x, int64_t n, uint16_t* y) {
-  for (int64_t i = 0; i < n; ++i) y[i] = BF16FromFloat(x[i]);
+  const FloatTag d;
+  const WordTag dw;
+  const hn::Rebind<uint16_t, FloatTag> dh;
+  const auto one = hn::Set(dw, 1u);
+  const auto quiet = hn::Set(dw, 0x400000u);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const FloatVec in = hn::LoadU(d, x + i);
+    const auto bits = hn::BitCast(dw, in);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), one);
+    const auto rounded = hn::Add(hn::Add(bits, hn::Set(dw, 0x7FFFu)), odd);
+    const auto result = hn::IfThenElse(hn::RebindMask(dw, hn::IsNaN(in)),
+                                       hn::Or(bits, quiet), rounded);
+    hn::StoreU(hn::TruncateTo(dh, hn::ShiftRight<16>(result)), dh, y + i);
+  }
+  for (; i < n; ++i) y[i] = BF16FromFloat(x[i]);
 }
 
 }  // namespace

@@ -30,8 +30,6 @@ namespace {
 // 32 vector registers: 12 rows of 2 vectors leave room for weights; with 16
 // registers 6 rows of 2 vectors.
 constexpr int kMaxRows = kLanes == 16 ? 12 : 6;
-// How far ahead of the loads weights are prefetched.
-constexpr int64_t kPrefetchBytes = 2048;
 
 // Adds kRows rows of x at column k, times the weights of that column.
 template <int kRows, int kVectors>
@@ -72,12 +70,13 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
   FloatVec weight[kVectors];
   const int64_t steps = args.k / kColumns;
   for (int64_t step = 0; step < steps; ++step) {
+    const int64_t ahead = PrefetchOffset<kPanels>(step * kStep, panel_bytes);
     HWY_UNROLL(2)
     for (int column = 0; column < kColumns; ++column) {
       HWY_UNROLL(4)
       for (int p = 0; p < kPanels; ++p) {
         const char* group = w + p * panel_bytes + step * kStep;
-        hwy::Prefetch(group + kPrefetchBytes + column * 64);
+        hwy::Prefetch(w + p * panel_bytes + ahead + column * 64);
         HWY_UNROLL(4)
         for (int v = 0; v < kWidth; ++v) {
           weight[p * kWidth + v] =
@@ -132,12 +131,13 @@ void RowTile(const PanelGemmArgs& args, int64_t row) {
   for (; panel + kPanels <= args.panel_count; panel += kPanels) {
     PanelTiles<kType, kRows, kPanels, kWidth>(args, row, panel);
   }
-  if constexpr (kPanels == 4) {
-    for (; panel + 2 <= args.panel_count; panel += 2) {
-      PanelTiles<kType, kRows, 2, kWidth>(args, row, panel);
-    }
-  }
-  for (; panel < args.panel_count; ++panel) {
+  // The rest at once too: its time is that of a chain, not of its bytes.
+  const int64_t rest = args.panel_count - panel;
+  if (kPanels > 3 && rest == 3) {
+    PanelTiles<kType, kRows, std::min(kPanels, 3), kWidth>(args, row, panel);
+  } else if (kPanels > 2 && rest == 2) {
+    PanelTiles<kType, kRows, std::min(kPanels, 2), kWidth>(args, row, panel);
+  } else if (rest > 0) {
     PanelTiles<kType, kRows, 1, kWidth>(args, row, panel);
   }
 }

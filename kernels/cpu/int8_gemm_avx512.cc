@@ -30,7 +30,6 @@ namespace {
 // Of 32 registers: two for each row and vector, the weights, and x.
 constexpr int kMaxRows = 6;
 constexpr int64_t kLanes = 16;
-constexpr int64_t kPrefetchBytes = 2048;
 
 HWY_INLINE __m512i BroadcastQuad(const int8_t* q) {
   int32_t quad;
@@ -43,7 +42,8 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
   constexpr int kVectors = 2 * kPanels;
   const int64_t blocks = GroupsOf(args.k);
   const int64_t panel_bytes = blocks * kInt8PanelBlockBytes;
-  const char* w = args.panels + panel * panel_bytes;
+  const char* const panel_begin = args.panels + panel * panel_bytes;
+  const char* w = panel_begin;
   const Int8Rows& x = args.x;
 
   __m512 sum[kRows][kVectors];
@@ -53,6 +53,9 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = _mm512_setzero_ps();
   }
   for (int64_t b = 0; b < blocks; ++b, w += kInt8PanelBlockBytes) {
+    const char* const ahead =
+        panel_begin +
+        PrefetchOffset<kPanels>(b * kInt8PanelBlockBytes, panel_bytes);
     __m512i acc[kRows][kVectors];
     HWY_UNROLL(6)
     for (int r = 0; r < kRows; ++r) {
@@ -67,10 +70,10 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
       __m512i weight[kVectors];
       HWY_UNROLL(8)
       for (int v = 0; v < kVectors; ++v) {
-        const char* from = w + v / 2 * panel_bytes + kGroup * 2 +
-                           (quad * kGroup + v % 2 * kLanes) * 4;
-        _mm_prefetch(from + kPrefetchBytes, _MM_HINT_T0);
-        weight[v] = _mm512_loadu_si512(from);
+        const int64_t from = v / 2 * panel_bytes + kGroup * 2 +
+                             (quad * kGroup + v % 2 * kLanes) * 4;
+        _mm_prefetch(ahead + from, _MM_HINT_T0);
+        weight[v] = _mm512_loadu_si512(w + from);
       }
       HWY_UNROLL(6)
       for (int r = 0; r < kRows; ++r) {
@@ -84,9 +87,10 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
     }
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
-      const char* from = w + v / 2 * panel_bytes + v % 2 * kLanes * 2;
+      const int64_t from = v / 2 * panel_bytes + v % 2 * kLanes * 2;
+      if (v % 2 == 0) _mm_prefetch(ahead + from, _MM_HINT_T0);
       const __m512 scale = _mm512_cvtph_ps(
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + from)));
       HWY_UNROLL(6)
       for (int r = 0; r < kRows; ++r) {
         const __m512 both = _mm512_mul_ps(
@@ -113,7 +117,15 @@ void RowTile(const Int8GemmArgs& args, int64_t row) {
   for (; panel + kPanels <= args.panel_count; panel += kPanels) {
     Tile<kRows, kPanels>(args, row, panel);
   }
-  for (; panel < args.panel_count; ++panel) Tile<kRows, 1>(args, row, panel);
+  // The rest at once too: its time is that of a chain, not of its bytes.
+  const int64_t rest = args.panel_count - panel;
+  if (kPanels > 3 && rest == 3) {
+    Tile<kRows, std::min(kPanels, 3)>(args, row, panel);
+  } else if (kPanels > 2 && rest == 2) {
+    Tile<kRows, std::min(kPanels, 2)>(args, row, panel);
+  } else if (rest > 0) {
+    Tile<kRows, 1>(args, row, panel);
+  }
 }
 
 template <int kRows>

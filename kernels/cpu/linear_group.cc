@@ -39,9 +39,17 @@ void CpuOps::PlanPanels(std::span<const LinearPart> parts, bool paired,
   for (size_t i = 0; i < planned; ++i) {
     total += GroupsOf(parts[i].weight->out_dim());
   }
+  // A tile of one row takes as long for one panel as for four: tasks are as
+  // near to four as the panels of a thread divide. More rows: several tasks a
+  // thread, so that who is slow can be helped.
   const int64_t most = paired || rows > 1 ? kMaxTaskPanels / 2 : kMaxTaskPanels;
-  const int64_t size =
-      std::clamp<int64_t>(total / (8 * pool_.num_threads()), 1, most);
+  const int64_t threads = pool_.num_threads();
+  int64_t size = std::clamp<int64_t>(total / (8 * threads), 1, most);
+  if (rows == 1) {
+    const int64_t share = (total + threads - 1) / threads;
+    const int64_t tasks = (share + most - 1) / most;
+    size = (share + tasks - 1) / tasks;
+  }
   for (size_t i = 0; i < planned; ++i) {
     const int64_t count = GroupsOf(parts[i].weight->out_dim());
     for (int64_t panel = 0; panel < count; panel += size) {
@@ -115,6 +123,7 @@ void CpuOps::RunPanels(ConstTensor x, std::span<const LinearPart> parts,
   const bool add = output.kind == Epilogue::Kind::kResidual ||
                    output.kind == Epilogue::Kind::kResidualRmsNorm;
   PlanPanels(parts, paired, x.rows);
+  ReadAhead(x.rows);
   pool_.ParallelFor(
       static_cast<int64_t>(panel_tasks_.size()), /*grain=*/1,
       [&](int64_t begin, int64_t end, int worker) {

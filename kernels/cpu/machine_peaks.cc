@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "kernels/cpu/avx512_gemm.h"
 
@@ -97,7 +98,10 @@ MachineProbe::MachineProbe(ThreadPool& pool, const Clock& clock)
     : pool_(pool),
       clock_(clock),
       buffer_(kReadBytes),
-      sinks_(static_cast<size_t>(pool.num_threads())) {}
+      sinks_(static_cast<size_t>(pool.num_threads())) {
+  // Pages that were never written are all the same one.
+  std::memset(buffer_.data(), 1, static_cast<size_t>(kReadBytes));
+}
 
 double MachineProbe::ReadBytesPerSecond() {
   const int64_t pieces = kReadBytes / 4 / kPieceFloats;

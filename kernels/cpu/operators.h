@@ -81,6 +81,7 @@ class CpuOps final : public Ops {
   void Logprobs(ConstTensor logits, std::span<const Token> targets,
                 int32_t num_logprobs, std::span<SampledRow> out,
                 Stream& stream) override;
+  void WillRead(std::span<const LinearPart> parts) override;
   void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                    const LoraBatch& lora, const Epilogue& epilogue, Tensor out,
                    Stream& stream) override;
@@ -147,6 +148,9 @@ class CpuOps final : public Ops {
   void MultiplyPanels(const Panels& panels, int64_t panel, int64_t count,
                       int64_t row_begin, int64_t rows, float* y,
                       int64_t y_stride);
+  // read_ahead.cc. Tells each worker where its part of the announced weights
+  // begins; `rows` are those of the step.
+  void ReadAhead(int64_t rows);
   void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
   // Rows [row_begin, row_end) of one task of one part, LoRA and bias included,
   // into `tile`.
@@ -184,6 +188,7 @@ class CpuOps final : public Ops {
   ThreadPool& pool_;
   const std::string target_;
   const KernelTable kernels_;
+  Arena weights_;
   const bool rounds_input_;  // compute dtype bf16
 
   // Kept between calls so that their memory is.
@@ -200,6 +205,7 @@ class CpuOps final : public Ops {
   std::vector<std::vector<LoraWork>> lora_;  // per part
   std::vector<ShrinkTask> shrink_tasks_;
   std::vector<PanelTask> panel_tasks_;
+  std::vector<const Panels*> will_read_;
   std::vector<AttentionTask> attention_tasks_;
   std::vector<SplitTask> split_tasks_;
   std::vector<const SequenceRows*> sequence_of_row_;

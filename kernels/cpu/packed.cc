@@ -110,13 +110,17 @@ void PackRanks(ConstTensor a, T* to) {
   }
 }
 
+Buffer NewBytes(int64_t size, Arena* arena) {
+  return arena != nullptr ? arena->Allocate(size) : Buffer(size);
+}
+
 }  // namespace
 
-Panels::Panels(ConstTensor w, DType dtype)
+Panels::Panels(ConstTensor w, DType dtype, Arena* arena)
     : rows_(w.rows),
       cols_(w.cols),
       dtype_(dtype),
-      bytes_(GroupsOf(w.rows) * PanelBytes(dtype, w.cols)) {
+      bytes_(NewBytes(GroupsOf(w.rows) * PanelBytes(dtype, w.cols), arena)) {
   CHECK(w.rows > 0 && w.cols > 0);
   switch (dtype) {
     case DType::kF32:
@@ -134,11 +138,12 @@ Panels::Panels(ConstTensor w, DType dtype)
   }
 }
 
-Panels::Panels(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes)
+Panels::Panels(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
+               Arena* arena)
     : rows_(rows),
       cols_(cols),
       dtype_(dtype),
-      bytes_(GroupsOf(rows) * PanelBytes(dtype, cols)) {
+      bytes_(NewBytes(GroupsOf(rows) * PanelBytes(dtype, cols), arena)) {
   CHECK_EQ(bytes_.size_bytes(), static_cast<int64_t>(bytes.size()));
   std::memcpy(bytes_.data(), bytes.data(), bytes.size());
 }

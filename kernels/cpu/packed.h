@@ -49,11 +49,23 @@ constexpr int64_t PanelBytes(DType dtype, int64_t cols) {
   return cols * kGroup * SizeBytes(dtype);
 }
 
+// Where to prefetch in a panel while `offset` of it is read and `panels`
+// neighbours are walked side by side: some way ahead or, past its end, in the
+// panel that will be read next.
+template <int kPanels>
+constexpr int64_t PrefetchOffset(int64_t offset, int64_t panel_bytes) {
+  constexpr int64_t kDistance = 4096;
+  const int64_t ahead = offset + kDistance;
+  return ahead < panel_bytes ? ahead : ahead + (kPanels - 1) * panel_bytes;
+}
+
 class Panels {
  public:
-  Panels(ConstTensor w, DType dtype);
+  // The memory comes from `arena` if there is one.
+  Panels(ConstTensor w, DType dtype, Arena* arena = nullptr);
   // Takes what bytes() of another gave. REQUIRES: the size fits.
-  Panels(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes);
+  Panels(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
+         Arena* arena = nullptr);
 
   // Element (row, col) as a number.
   float At(int64_t row, int64_t col) const;
@@ -110,9 +122,10 @@ class RankBlocks {
 
 class Weight final : public PackedWeight {
  public:
-  Weight(ConstTensor w, DType dtype) : panels(w, dtype) {}
-  Weight(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes)
-      : panels(rows, cols, dtype, bytes) {}
+  Weight(ConstTensor w, DType dtype, Arena* arena) : panels(w, dtype, arena) {}
+  Weight(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
+         Arena* arena)
+      : panels(rows, cols, dtype, bytes, arena) {}
   int64_t out_dim() const override { return panels.rows(); }
   int64_t in_dim() const override { return panels.cols(); }
   DType dtype() const override { return panels.dtype(); }
