@@ -34,7 +34,8 @@ namespace {
 
 constexpr double kMaxSpread = 0.15;
 constexpr int kNoisyExitCode = 3;
-constexpr int kContext = 64;  // tokens in the cache before a decode step
+// Tokens in the cache before a decode step: few, the figures are about weights.
+constexpr int kContext = 16;
 constexpr int kPrefillRows = 512;
 constexpr int kPerplexityTokens = 2048;
 constexpr int kLargeRanks[] = {4, 8, 16, 32, 64};

@@ -68,7 +68,7 @@ HWY_INLINE void Tile(const Bf16GemmArgs& args, int64_t row, int64_t panel) {
     for (int v = 0; v < kVectors; ++v) {
       const char* part = w + v / 2 * panel_bytes + v % 2 * 64;
       const char* from = part + pair * 128;
-      _mm_prefetch(part + ahead, _MM_HINT_T0);
+      PrefetchWeights<kRows>(part + ahead);
       weight[v] = _mm512_load_si512(from);
     }
     AddPair(x + pair * 2, args.x_stride, weight, sum);

@@ -15,7 +15,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cc"
-#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/kernel_table.h"
@@ -76,7 +75,7 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
       HWY_UNROLL(4)
       for (int p = 0; p < kPanels; ++p) {
         const char* group = w + p * panel_bytes + step * kStep;
-        hwy::Prefetch(w + p * panel_bytes + ahead + column * 64);
+        PrefetchWeights<kRows>(w + p * panel_bytes + ahead + column * 64);
         HWY_UNROLL(4)
         for (int v = 0; v < kWidth; ++v) {
           weight[p * kWidth + v] =

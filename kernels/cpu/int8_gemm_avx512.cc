@@ -72,7 +72,7 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
       for (int v = 0; v < kVectors; ++v) {
         const int64_t from = v / 2 * panel_bytes + kGroup * 2 +
                              (quad * kGroup + v % 2 * kLanes) * 4;
-        _mm_prefetch(ahead + from, _MM_HINT_T0);
+        PrefetchWeights<kRows>(ahead + from);
         weight[v] = _mm512_loadu_si512(w + from);
       }
       HWY_UNROLL(6)
@@ -88,7 +88,7 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
       const int64_t from = v / 2 * panel_bytes + v % 2 * kLanes * 2;
-      if (v % 2 == 0) _mm_prefetch(ahead + from, _MM_HINT_T0);
+      if (v % 2 == 0) PrefetchWeights<kRows>(ahead + from);
       const __m512 scale = _mm512_cvtph_ps(
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + from)));
       HWY_UNROLL(6)
