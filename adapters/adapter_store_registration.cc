@@ -1,0 +1,197 @@
+// Registration: verify a copy of the files, store it, and let one transaction
+// of the registry make the version visible.
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "adapters/adapter_metadata.h"
+#include "adapters/adapter_source.h"
+#include "adapters/adapter_status.h"
+#include "adapters/adapter_store_impl.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "base/reason.h"
+#include "base/status.h"
+#include "base/text.h"
+
+namespace lorikeet {
+
+absl::StatusOr<AdapterSource> AdapterStoreImpl::FindSource(
+    const RegisterRequest& r) {
+  if (r.upload_dir.empty()) {
+    return AdapterSource::FromPath(
+        fs_, r.path, {options_.roots, r.trusted_path, options_.limits});
+  }
+  if (!content_->IsUpload(r.upload_dir)) {
+    return WithReason(absl::InvalidArgumentError("upload does not exist"),
+                      "UPLOAD_NOT_FOUND");
+  }
+  return AdapterSource::FromUpload(fs_, r.upload_dir, options_.limits);
+}
+
+absl::Status AdapterStoreImpl::CheckRegister(const RegisterRequest& r) {
+  if (catalogue_.aliases.count(NameKey(r.tenant, r.name)) > 0) {
+    return NameTaken(r.tenant, r.name, "alias");
+  }
+  const auto it = catalogue_.entries.find(NameKey(r.tenant, r.name));
+  using Mode = RegisterRequest::Mode;
+  if (it == catalogue_.entries.end()) {
+    if (r.mode == Mode::kUpdate) return AdapterNotFound(r.tenant, r.name);
+    return CheckEtag(r.etag, 0);
+  }
+  if (r.mode == Mode::kCreate) return NameTaken(r.tenant, r.name, "adapter");
+  RETURN_IF_ERROR(CheckEtag(r.etag, it->second.row.etag));
+  return it->second.is_draining ? AdapterDraining(r.tenant, r.name)
+                                : absl::OkStatus();
+}
+
+absl::StatusOr<AdapterInfo> AdapterStoreImpl::Register(
+    const RegisterRequest& r) {
+  absl::StatusOr<AdapterInfo> info = RegisterFrom(r);
+  if (!r.upload_dir.empty()) content_->RemoveUpload(r.upload_dir);
+  return info;
+}
+
+absl::StatusOr<AdapterInfo> AdapterStoreImpl::RegisterFrom(
+    const RegisterRequest& r) {
+  RETURN_IF_ERROR(CheckId("tenant id", r.tenant));
+  RETURN_IF_ERROR(CheckId("adapter id", r.name));
+  RETURN_IF_ERROR(CheckMetadata(r.display_name, r.labels));
+  {
+    MutexLock lock(&mu_);
+    RETURN_IF_ERROR(CheckRegister(r));
+  }
+  ASSIGN_OR_RETURN(const AdapterSource source, FindSource(r));
+  // What is verified is our own copy: the source may change meanwhile.
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<ContentStore::Staged> staged,
+      content_->Stage(source.config_path, source.model_path, options_.limits));
+  const std::string digest = staged->digest().ToHex();
+  if (!r.expected_sha256.empty() &&
+      !absl::EqualsIgnoreCase(r.expected_sha256, digest)) {
+    return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                          "expected_sha256 is ", Quote(r.expected_sha256, 80),
+                          ", the files have ", digest)),
+                      "DIGEST_MISMATCH");
+  }
+  ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterWeights> weights,
+                   ReadPeftAdapter(fs_, staged->dir(), base_.config,
+                                   options_.limits, options_.dtype));
+  if (r.validate_only) {
+    MutexLock lock(&mu_);
+    RETURN_IF_ERROR(CheckRegister(r));
+    return MakeInfo(MakeEntry(r, *weights, staged->size_bytes()));
+  }
+  MutexLock commit(&commit_mu_);
+  return Commit(r, *staged, *weights);
+}
+
+AdapterCatalogue::Entry AdapterStoreImpl::MakeEntry(
+    const RegisterRequest& r, const AdapterWeights& weights,
+    uint64_t size_bytes) {
+  const absl::Time now = Now();
+  Entry entry;
+  const auto it = catalogue_.entries.find(NameKey(r.tenant, r.name));
+  if (it != catalogue_.entries.end()) {
+    entry = it->second;
+  } else {
+    entry.row.tenant = r.tenant;
+    entry.row.name = r.name;
+    entry.row.uid = absl::StrFormat("%016x%016x", RandomSeed(), RandomSeed());
+    entry.row.create_time = now;
+  }
+  if (!r.display_name.empty()) entry.row.display_name = r.display_name;
+  if (!r.labels.empty()) entry.row.labels = r.labels;
+  entry.row.source_path = r.path;
+  entry.row.update_time = now;
+  AdapterKey key;
+  key.tenant = r.tenant;
+  key.name = r.name;
+  key.version =
+      entry.versions.empty() ? 1 : entry.newest().info.key.version + 1;
+  key.digest = weights.digest;
+  auto version = std::make_shared<Version>();
+  version->info = MakeVersionInfo(weights, std::move(key), base_.fingerprint,
+                                  size_bytes, now);
+  entry.versions.push_back(std::move(version));
+  return entry;
+}
+
+absl::StatusOr<AdapterInfo> AdapterStoreImpl::Commit(
+    const RegisterRequest& r, const ContentStore::Staged& staged,
+    const AdapterWeights& weights) {
+  Entry entry;
+  {
+    MutexLock lock(&mu_);
+    RETURN_IF_ERROR(CheckRegister(r));
+    const auto it = catalogue_.entries.find(NameKey(r.tenant, r.name));
+    if (it != catalogue_.entries.end()) {
+      const AdapterVersionInfo& newest = it->second.newest().info;
+      if (newest.key.digest == weights.digest && IsCompatible(newest)) {
+        return MakeInfo(it->second);
+      }
+    }
+    entry = MakeEntry(r, weights, staged.size_bytes());
+  }
+  const AdapterVersionInfo& info = entry.newest().info;
+  const bool is_new = entry.versions.size() == 1;
+  absl::Status status = content_->Commit(staged);
+  // After a failed sync the log may hold the transaction all the same, and it
+  // would be there after a crash: then its files must be there too. If not,
+  // they are swept at the next start.
+  bool may_be_registered = false;
+  if (status.ok()) {
+    absl::StatusOr<uint64_t> etag =
+        is_new ? registry_->CreateAdapter(entry.row, info)
+               : registry_->AddVersion(entry.row, info);
+    status = etag.status();
+    may_be_registered = status.code() == absl::StatusCode::kInternal;
+    if (etag.ok()) entry.row.etag = *etag;
+  }
+  if (!status.ok()) {
+    if (!may_be_registered) RemoveUnknownContent(weights.digest);
+    return status;
+  }
+  AdapterInfo result = Publish(std::move(entry), is_new);
+  Log(LogLevel::kInfo, "adapter registered",
+      {{"adapter", result.newest.key.ToString()},
+       {"digest", result.newest.key.digest.ToShortHex()}});
+  return result;
+}
+
+AdapterInfo AdapterStoreImpl::Publish(Entry entry, bool is_new) {
+  MutexLock lock(&mu_);
+  Entry& published =
+      catalogue_.entries[NameKey(entry.row.tenant, entry.row.name)];
+  // Draining and use may have changed since the copy was made.
+  entry.is_draining = published.is_draining;
+  entry.last_used = published.last_used;
+  published = std::move(entry);
+  LogEvent(is_new ? AdapterEvent::Kind::kAdded : AdapterEvent::Kind::kModified,
+           published);
+  AdapterInfo result = MakeInfo(published);
+  if (published.row.pinned) {
+    // The pin follows the newest version.
+    const auto& versions = published.versions;
+    loader_->SetPinned(versions[versions.size() - 2]->info.key, false);
+    loader_->SetPinned(result.newest.key, true);
+    loader_->Prefetch(result.newest.key, versions.back()->users);
+  }
+  return result;
+}
+
+void AdapterStoreImpl::RemoveUnknownContent(const Digest& digest) {
+  {
+    MutexLock lock(&mu_);
+    if (catalogue_.HasDigest(digest)) return;
+  }
+  const absl::Status status = content_->Remove(digest);
+  if (status.ok()) return;
+  Log(LogLevel::kWarning, "adapter files stay until the next start",
+      {{"digest", digest.ToShortHex()},
+       {"error", std::string(status.message())}});
+}
+
+}  // namespace lorikeet
