@@ -21,7 +21,7 @@ absl::Status AdapterCatalogue::Load(Registry::Contents contents) {
     version->info = std::move(info);
     entry.versions.push_back(std::move(version));
   }
-  for (Registry::Alias& alias : contents.aliases) {
+  for (Alias& alias : contents.aliases) {
     aliases[NameKey(alias.tenant, alias.name)] = std::move(alias);
   }
   for (const auto& [key, entry] : entries) {
@@ -52,6 +52,7 @@ AdapterCatalogue::FindVersion(const Entry& entry, const AdapterRef& ref) const {
   // another base, or came back after a change.
   for (const auto& version : entry.versions) {
     const AdapterKey& key = version->info.key;
+    if (entry.retiring.contains(key.version)) continue;
     const bool matches =
         ref.version.has_value()
             ? key.version == *ref.version
@@ -84,6 +85,37 @@ std::shared_ptr<const AdapterCatalogue::Version> AdapterCatalogue::FindKey(
     if (version->info.key == key) return version;
   }
   return nullptr;
+}
+
+bool AdapterCatalogue::IsAliased(const AdapterKey& key) const {
+  const auto is_key = [&](const std::string& adapter, uint32_t version) {
+    return adapter == key.name && version == key.version;
+  };
+  for (const auto& [name, alias] : aliases) {
+    if (name.first != key.tenant) continue;
+    if (alias.shadow && is_key(alias.shadow->adapter, alias.shadow->version))
+      return true;
+    if (alias.previous &&
+        is_key(alias.previous->adapter, alias.previous->version)) {
+      return true;
+    }
+    for (const AliasTarget& target : alias.targets) {
+      if (is_key(target.adapter, target.version)) return true;
+    }
+  }
+  return false;
+}
+
+void AdapterCatalogue::RemoveFromAliases(const std::string& tenant,
+                                         const std::string& name) {
+  const auto is_gone = [&](const std::string& adapter, uint32_t) {
+    return adapter == name;
+  };
+  for (auto it = aliases.begin(); it != aliases.end();) {
+    const bool stays =
+        it->first.first != tenant || RemoveTargets(is_gone, &it->second);
+    it = stays ? std::next(it) : aliases.erase(it);
+  }
 }
 
 absl::flat_hash_set<Digest> AdapterCatalogue::Digests() const {

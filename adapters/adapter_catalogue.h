@@ -53,6 +53,9 @@ class AdapterCatalogue {
     std::vector<std::shared_ptr<const Version>>
         versions;  // ascending, not empty
     bool is_draining = false;
+    std::string drain_actor;  // who began the deletion
+    // Numbers of versions that are about to go: no request gets them.
+    absl::flat_hash_set<uint32_t> retiring;
     std::optional<absl::Time> last_used;
 
     const Version& newest() const { return *versions.back(); }
@@ -76,12 +79,17 @@ class AdapterCatalogue {
       const Entry& entry, const AdapterRef& ref) const;
   // Returns the version of that key, or null.
   std::shared_ptr<const Version> FindKey(const AdapterKey& key) const;
+  // True if an alias has the version as target, shadow or previous.
+  bool IsAliased(const AdapterKey& key) const;
+  // Takes an adapter's versions out of all aliases; those left without a target
+  // go.
+  void RemoveFromAliases(const std::string& tenant, const std::string& name);
   // The digests of all versions.
   absl::flat_hash_set<Digest> Digests() const;
   bool HasDigest(const Digest& digest) const;
 
   std::map<NameKey, Entry> entries;
-  std::map<NameKey, Registry::Alias> aliases;
+  std::map<NameKey, Alias> aliases;
 };
 
 }  // namespace lorikeet

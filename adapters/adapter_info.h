@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "adapters/adapter_key.h"
+#include "adapters/alias.h"
 #include "base/digest.h"
 
 namespace lorikeet {
@@ -64,10 +65,9 @@ struct AdapterInfo {
   std::optional<absl::Time> last_used;
 };
 
-struct AliasInfo {
-  std::string tenant, name;
+// An alias with what its stable target is right now.
+struct AliasInfo : Alias {
   AdapterKey target;
-  uint64_t etag = 0;
 };
 
 // A change, for watchers.

@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "adapters/content_store.h"
 #include "base/reason.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -47,12 +48,14 @@ absl::StatusOr<std::string> AllowedPath(FileSystem& fs, const std::string& path,
   return denied;
 }
 
-// The two files in `dir`. Errors: NOT_FOUND, also of a pickle that is there
+// The files in `dir`. Errors: NOT_FOUND, also of a pickle that is there
 // instead.
 absl::StatusOr<AdapterSource> FilesIn(FileSystem& fs, const std::string& dir,
                                       const PeftLimits& limits) {
   AdapterSource source{JoinPath(dir, kAdapterConfigFile),
-                       JoinPath(dir, kAdapterModelFile)};
+                       JoinPath(dir, kAdapterModelFile),
+                       JoinPath(dir, kGoldenFile)};
+  if (!fs.FileExists(source.golden_path)) source.golden_path.clear();
   for (const std::string& file : {source.config_path, source.model_path}) {
     if (fs.FileExists(file)) continue;
     RETURN_IF_ERROR(DigestOfAdapter(fs, dir, limits).status());
@@ -72,7 +75,9 @@ absl::StatusOr<AdapterSource> AdapterSource::FromPath(FileSystem& fs,
   ASSIGN_OR_RETURN(const std::string dir, AllowedPath(fs, path, path, options));
   ASSIGN_OR_RETURN(AdapterSource source, FilesIn(fs, dir, options.limits));
   // A link in an allowed directory may lead out of it.
-  for (std::string* file : {&source.config_path, &source.model_path}) {
+  for (std::string* file :
+       {&source.config_path, &source.model_path, &source.golden_path}) {
+    if (file->empty()) continue;
     ASSIGN_OR_RETURN(*file, AllowedPath(fs, *file, path, options));
   }
   return source;

@@ -1,4 +1,4 @@
-// An AdapterSource is the two files that a registration starts from, found in
+// An AdapterSource is the files that a registration starts from, found in
 // an upload or below a directory that the operator allows.
 //
 // A path is followed through all links before it is compared with the roots,
@@ -21,6 +21,7 @@ namespace lorikeet {
 
 struct AdapterSource {
   std::string config_path, model_path;
+  std::string golden_path;  // "" = none
 
   // Where to look.
   struct Options {

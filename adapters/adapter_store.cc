@@ -154,19 +154,17 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::UpdateMetadata(
   });
 }
 
-absl::StatusOr<HostCache::Weights> AdapterStoreImpl::ReadVersion(
-    const AdapterKey& key) {
-  ASSIGN_OR_RETURN(
-      HostCache::Weights weights,
-      ReadPeftAdapter(fs_, content_->Path(key.digest), base_.config,
-                      options_.limits, options_.dtype));
-  if (weights->digest == key.digest) return weights;
-  return WithReason(
-      absl::DataLossError(absl::StrCat(
-          "stored files of adapter ", key.ToString(), " have digest ",
-          weights->digest.ToShortHex(), ", expected ", key.digest.ToShortHex(),
-          ": they were damaged")),
-      "ADAPTER_DAMAGED");
+AuditEntry AdapterStoreImpl::MakeAudit(const std::string& actor,
+                                       const std::string& action,
+                                       const std::string& tenant,
+                                       const std::string& name) const {
+  AuditEntry entry;
+  entry.time = Now();
+  entry.actor = actor;
+  entry.action = action;
+  entry.tenant = tenant;
+  entry.name = name;
+  return entry;
 }
 
 namespace {
@@ -180,6 +178,23 @@ absl::StatusOr<std::unique_ptr<AdapterStore>> OpenStore(
 }
 
 }  // namespace
+
+absl::StatusOr<AliasInfo> AdapterStore::SetAlias(const std::string& tenant,
+                                                 const std::string& alias,
+                                                 const AdapterRef& target,
+                                                 std::optional<uint64_t> etag) {
+  AliasRequest request;
+  request.tenant = tenant;
+  request.alias = alias;
+  request.targets = {{target, 1}};
+  request.change.etag = etag;
+  return PutAlias(request);
+}
+
+absl::StatusOr<VersionRef> AdapterStore::Resolve(const AdapterRef& ref) {
+  ASSIGN_OR_RETURN(const Route route, FindRoute(ref, ""));
+  return route.version;
+}
 
 absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Open(
     FileSystem& fs, const Clock& clock, const Model& model, Ops& ops,

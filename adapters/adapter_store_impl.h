@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -66,23 +67,31 @@ class AdapterStoreImpl final : public AdapterStore {
       std::optional<std::vector<std::pair<std::string, std::string>>> labels,
       std::optional<uint64_t> etag) override;
   absl::Status BeginDelete(const std::string& tenant, const std::string& name,
-                           std::optional<uint64_t> etag) override;
+                           const Change& change) override;
   void CancelDelete(const std::string& tenant,
                     const std::string& name) override;
   absl::Status FinishDelete(const std::string& tenant,
                             const std::string& name) override;
 
-  absl::StatusOr<AliasInfo> SetAlias(const std::string& tenant,
-                                     const std::string& alias,
-                                     const AdapterRef& target,
-                                     std::optional<uint64_t> etag) override;
+  absl::StatusOr<AliasInfo> PutAlias(const AliasRequest& request) override;
+  absl::StatusOr<AliasInfo> PromoteAlias(
+      const std::string& tenant, const std::string& alias,
+      const std::optional<AdapterRef>& target, const Change& change) override;
+  absl::StatusOr<AliasInfo> RollBackAlias(const std::string& tenant,
+                                          const std::string& alias,
+                                          const Change& change) override;
   absl::StatusOr<AliasInfo> GetAlias(const std::string& tenant,
                                      const std::string& alias) override;
   std::vector<AliasInfo> ListAliases(const std::string& tenant) override;
   absl::Status DeleteAlias(const std::string& tenant, const std::string& alias,
-                           std::optional<uint64_t> etag) override;
+                           const Change& change) override;
+  absl::StatusOr<std::vector<AuditEntry>> ReadAudit(
+      const AuditQuery& query) override {
+    return registry_->ReadAudit(query);
+  }
 
-  absl::StatusOr<VersionRef> Resolve(const AdapterRef& ref) override;
+  absl::StatusOr<Route> FindRoute(const AdapterRef& ref,
+                                  absl::string_view key) override;
   void Prefetch(const AdapterKey& key) override;
   DeviceLease TryLease(const AdapterKey& key) override {
     return loader_->TryLease(key);
@@ -130,7 +139,6 @@ class AdapterStoreImpl final : public AdapterStore {
     return version.base_fingerprint == base_.fingerprint;
   }
   absl::Status CheckCompatible(const AdapterVersionInfo& version) const;
-  absl::StatusOr<HostCache::Weights> ReadVersion(const AdapterKey& key);
   // Changes a row in the registry and then in the catalogue.
   absl::StatusOr<AdapterInfo> ChangeRow(
       const std::string& tenant, const std::string& name,
@@ -140,6 +148,10 @@ class AdapterStoreImpl final : public AdapterStore {
   absl::Time Now() const {
     return absl::FromUnixMicros(absl::ToUnixMicros(clock_.WallNow()));
   }
+
+  AuditEntry MakeAudit(const std::string& actor, const std::string& action,
+                       const std::string& tenant,
+                       const std::string& name) const;
 
   // ---- registration (adapter_store_registration.cc) ------------------------
   absl::StatusOr<AdapterSource> FindSource(const RegisterRequest& r);
@@ -153,14 +165,61 @@ class AdapterStoreImpl final : public AdapterStore {
                                      const ContentStore::Staged& staged,
                                      const AdapterWeights& weights)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Stores `staged` and writes the last version of `entry` to the registry.
+  absl::Status Write(const RegisterRequest& r,
+                     const ContentStore::Staged& staged,
+                     const std::vector<uint32_t>& retired, Entry* entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Registers what is there already. Puts its files in place again if they were
+  // damaged.
+  absl::StatusOr<AdapterInfo> Repair(const AdapterInfo& info,
+                                     const ContentStore::Staged& staged)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Makes `entry` with its new last version what the name means.
   AdapterInfo Publish(Entry entry, bool is_new);
+  // Takes versions beyond the retention out of use; returns their numbers.
+  std::vector<uint32_t> BeginRetire(const Entry& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Frees memory and files of versions that no name means any more.
+  void FreeVersions(const std::vector<AdapterKey>& keys)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Removes the files of `digest` if no version has it.
   void RemoveUnknownContent(const Digest& digest)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
 
+  // ---- the gate (adapter_store_gate.cc) ------------------------------------
+  // Lets r.gate try `weights` before anybody else can.
+  absl::Status RunGate(const RegisterRequest& r,
+                       const ContentStore::Staged& staged,
+                       const HostCache::Weights& weights);
+
+  // ---- content (adapter_store_content.cc) ----------------------------------
+  // What the loader reads. Damaged files are quarantined.
+  absl::StatusOr<HostCache::Weights> ReadVersion(const AdapterKey& key);
+  absl::Status Quarantine(const AdapterKey& key, const absl::Status& damage);
+
   // ---- names (adapter_store_names.cc) --------------------------------------
-  absl::StatusOr<AliasInfo> MakeAliasInfo(const Registry::Alias& alias)
+  absl::StatusOr<AliasInfo> MakeAliasInfo(const Alias& alias)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<const Alias*> FindAlias(const std::string& tenant,
+                                         const std::string& alias)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The version that an alias is to point to.
+  absl::StatusOr<AliasTarget> FindTarget(const AdapterRef& ref)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<Alias> MakeAlias(const AliasRequest& request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Replaces `old` (null = none) by `alias` in registry and catalogue.
+  absl::StatusOr<AliasInfo> WriteAlias(const std::optional<Alias>& old,
+                                       Alias alias, const std::string& action,
+                                       const Change& change)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
+  // Holds the version for a request.
+  VersionRef HoldVersion(Entry* entry, std::shared_ptr<const Version> version)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<VersionRef> HoldTarget(const std::string& tenant,
+                                        const std::string& adapter,
+                                        uint32_t version)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   FileSystem& fs_;
@@ -177,6 +236,13 @@ class AdapterStoreImpl final : public AdapterStore {
   Mutex commit_mu_;
   Mutex mu_;
   AdapterCatalogue catalogue_ ABSL_GUARDED_BY(mu_);
+  // Versions that a gate tries; nobody can name them.
+  struct Trial {
+    std::shared_ptr<const Version> version;
+    HostCache::Weights weights;
+  };
+  absl::flat_hash_map<AdapterKey, Trial> trials_ ABSL_GUARDED_BY(mu_);
+  int64_t num_trials_ ABSL_GUARDED_BY(mu_) = 0;
   // Last: its threads use all of the above.
   std::unique_ptr<AdapterLoader> loader_;
 };

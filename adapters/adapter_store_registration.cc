@@ -1,12 +1,14 @@
 // Registration: verify a copy of the files, store it, and let one transaction
 // of the registry make the version visible.
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "adapters/adapter_metadata.h"
+#include "adapters/adapter_norms.h"
 #include "adapters/adapter_source.h"
 #include "adapters/adapter_status.h"
 #include "adapters/adapter_store_impl.h"
@@ -65,9 +67,9 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::RegisterFrom(
   }
   ASSIGN_OR_RETURN(const AdapterSource source, FindSource(r));
   // What is verified is our own copy: the source may change meanwhile.
-  ASSIGN_OR_RETURN(
-      const std::unique_ptr<ContentStore::Staged> staged,
-      content_->Stage(source.config_path, source.model_path, options_.limits));
+  ASSIGN_OR_RETURN(const std::unique_ptr<ContentStore::Staged> staged,
+                   content_->Stage(source.config_path, source.model_path,
+                                   source.golden_path, options_.limits));
   const std::string digest = staged->digest().ToHex();
   if (!r.expected_sha256.empty() &&
       !absl::EqualsIgnoreCase(r.expected_sha256, digest)) {
@@ -79,6 +81,8 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::RegisterFrom(
   ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterWeights> weights,
                    ReadPeftAdapter(fs_, staged->dir(), base_.config,
                                    options_.limits, options_.dtype));
+  RETURN_IF_ERROR(CheckNorms(*weights));
+  RETURN_IF_ERROR(RunGate(r, *staged, weights));
   if (r.validate_only) {
     MutexLock lock(&mu_);
     RETURN_IF_ERROR(CheckRegister(r));
@@ -123,6 +127,8 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::Commit(
     const RegisterRequest& r, const ContentStore::Staged& staged,
     const AdapterWeights& weights) {
   Entry entry;
+  std::vector<uint32_t> retired;
+  std::optional<AdapterInfo> same;
   {
     MutexLock lock(&mu_);
     RETURN_IF_ERROR(CheckRegister(r));
@@ -130,13 +136,55 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::Commit(
     if (it != catalogue_.entries.end()) {
       const AdapterVersionInfo& newest = it->second.newest().info;
       if (newest.key.digest == weights.digest && IsCompatible(newest)) {
-        return MakeInfo(it->second);
+        same = MakeInfo(it->second);
       }
     }
-    entry = MakeEntry(r, weights, staged.size_bytes());
+    if (!same.has_value()) {
+      entry = MakeEntry(r, weights, staged.size_bytes());
+      retired = BeginRetire(entry);
+    }
   }
-  const AdapterVersionInfo& info = entry.newest().info;
-  const bool is_new = entry.versions.size() == 1;
+  if (same.has_value()) return Repair(*same, staged);
+  RETURN_IF_ERROR(Write(r, staged, retired, &entry));
+  std::vector<AdapterKey> gone;
+  std::erase_if(entry.versions, [&](const auto& version) {
+    const AdapterKey& key = version->info.key;
+    const bool goes = std::ranges::find(retired, key.version) != retired.end();
+    if (goes) gone.push_back(key);
+    return goes;
+  });
+  const bool is_new = entry.versions.size() == 1 && gone.empty();
+  AdapterInfo result = Publish(std::move(entry), is_new);
+  FreeVersions(gone);
+  Log(LogLevel::kInfo, "adapter registered",
+      {{"adapter", result.newest.key.ToString()},
+       {"digest", result.newest.key.digest.ToShortHex()}});
+  return result;
+}
+
+absl::StatusOr<AdapterInfo> AdapterStoreImpl::Repair(
+    const AdapterInfo& info, const ContentStore::Staged& staged) {
+  // Nothing to do, unless the stored files were damaged.
+  RETURN_IF_ERROR(content_->Commit(staged));
+  if (info.state != AdapterState::kFailed) return info;
+  // Forgets the failure.
+  RETURN_IF_ERROR(loader_->Unload(info.newest.key, Tier::kDevice).status());
+  return Get(info.tenant, info.name);
+}
+
+absl::Status AdapterStoreImpl::Write(const RegisterRequest& r,
+                                     const ContentStore::Staged& staged,
+                                     const std::vector<uint32_t>& retired,
+                                     Entry* entry) {
+  const AdapterVersionInfo& info = entry->newest().info;
+  const bool is_new = entry->versions.size() == 1;
+  AuditEntry audit =
+      MakeAudit(r.actor, is_new ? "register" : "update", r.tenant, r.name);
+  audit.new_target = absl::StrCat(r.name, "@", info.key.version);
+  if (!is_new) {
+    const Version& old = *entry->versions[entry->versions.size() - 2];
+    audit.old_target = absl::StrCat(r.name, "@", old.info.key.version);
+  }
   absl::Status status = content_->Commit(staged);
   // After a failed sync the log may hold the transaction all the same, and it
   // would be there after a crash: then its files must be there too. If not,
@@ -144,21 +192,18 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::Commit(
   bool may_be_registered = false;
   if (status.ok()) {
     absl::StatusOr<uint64_t> etag =
-        is_new ? registry_->CreateAdapter(entry.row, info)
-               : registry_->AddVersion(entry.row, info);
+        is_new ? registry_->CreateAdapter(entry->row, info, audit)
+               : registry_->AddVersion(entry->row, info, retired, audit);
     status = etag.status();
     may_be_registered = status.code() == absl::StatusCode::kInternal;
-    if (etag.ok()) entry.row.etag = *etag;
+    if (etag.ok()) entry->row.etag = *etag;
   }
-  if (!status.ok()) {
-    if (!may_be_registered) RemoveUnknownContent(weights.digest);
-    return status;
-  }
-  AdapterInfo result = Publish(std::move(entry), is_new);
-  Log(LogLevel::kInfo, "adapter registered",
-      {{"adapter", result.newest.key.ToString()},
-       {"digest", result.newest.key.digest.ToShortHex()}});
-  return result;
+  if (status.ok()) return status;
+  if (!may_be_registered) RemoveUnknownContent(info.key.digest);
+  MutexLock lock(&mu_);
+  const auto it = catalogue_.entries.find(NameKey(r.tenant, r.name));
+  if (it != catalogue_.entries.end()) it->second.retiring.clear();
+  return status;
 }
 
 AdapterInfo AdapterStoreImpl::Publish(Entry entry, bool is_new) {
@@ -168,6 +213,8 @@ AdapterInfo AdapterStoreImpl::Publish(Entry entry, bool is_new) {
   // Draining and use may have changed since the copy was made.
   entry.is_draining = published.is_draining;
   entry.last_used = published.last_used;
+  entry.drain_actor = published.drain_actor;
+  entry.retiring.clear();
   published = std::move(entry);
   LogEvent(is_new ? AdapterEvent::Kind::kAdded : AdapterEvent::Kind::kModified,
            published);
@@ -180,18 +227,6 @@ AdapterInfo AdapterStoreImpl::Publish(Entry entry, bool is_new) {
     loader_->Prefetch(result.newest.key, versions.back()->users);
   }
   return result;
-}
-
-void AdapterStoreImpl::RemoveUnknownContent(const Digest& digest) {
-  {
-    MutexLock lock(&mu_);
-    if (catalogue_.HasDigest(digest)) return;
-  }
-  const absl::Status status = content_->Remove(digest);
-  if (status.ok()) return;
-  Log(LogLevel::kWarning, "adapter files stay until the next start",
-      {{"digest", digest.ToShortHex()},
-       {"error", std::string(status.message())}});
 }
 
 }  // namespace lorikeet

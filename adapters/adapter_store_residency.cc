@@ -13,6 +13,8 @@ void AdapterStoreImpl::Prefetch(const AdapterKey& key) {
   {
     MutexLock lock(&mu_);
     version = catalogue_.FindKey(key);
+    const auto trial = trials_.find(key);
+    if (trial != trials_.end()) version = trial->second.version;
   }
   if (version != nullptr) loader_->Prefetch(key, version->users);
 }

@@ -326,7 +326,7 @@ absl::Status AdapterService::Delete(const std::string& tenant,
                                     std::optional<absl::Duration> drain_timeout,
                                     const CallLimits& limits) {
   RETURN_IF_ERROR(CheckName(tenant, name, "name"));
-  const absl::Status begun = store_.BeginDelete(tenant, name, etag);
+  const absl::Status begun = store_.BeginDelete(tenant, name, {etag});
   if (!begun.ok()) return About(begun, "adapter", tenant, name);
   const absl::Status status = WaitUntilUnused(
       tenant, name, policy, drain_timeout.value_or(drain_timeout_), limits,
@@ -436,7 +436,7 @@ absl::Status AdapterService::DeleteAlias(const std::string& tenant,
                                          const std::string& alias,
                                          std::optional<uint64_t> etag) {
   RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
-  const absl::Status status = store_.DeleteAlias(tenant, alias, etag);
+  const absl::Status status = store_.DeleteAlias(tenant, alias, {etag});
   return About(
       absl::IsNotFound(status) ? WithReason(status, "ALIAS_NOT_FOUND") : status,
       "alias", tenant, alias);

@@ -118,16 +118,24 @@ class FakeAdapterStore final : public AdapterStore {
     return Unused();
   }
   absl::Status BeginDelete(const std::string&, const std::string&,
-                           std::optional<uint64_t>) override {
+                           const Change&) override {
     return Unused();
   }
   void CancelDelete(const std::string&, const std::string&) override {}
   absl::Status FinishDelete(const std::string&, const std::string&) override {
     return Unused();
   }
-  absl::StatusOr<AliasInfo> SetAlias(const std::string&, const std::string&,
-                                     const AdapterRef&,
-                                     std::optional<uint64_t>) override {
+  absl::StatusOr<AliasInfo> PutAlias(const AliasRequest&) override {
+    return Unused();
+  }
+  absl::StatusOr<AliasInfo> PromoteAlias(const std::string&, const std::string&,
+                                         const std::optional<AdapterRef>&,
+                                         const Change&) override {
+    return Unused();
+  }
+  absl::StatusOr<AliasInfo> RollBackAlias(const std::string&,
+                                          const std::string&,
+                                          const Change&) override {
     return Unused();
   }
   absl::StatusOr<AliasInfo> GetAlias(const std::string&,
@@ -136,10 +144,15 @@ class FakeAdapterStore final : public AdapterStore {
   }
   std::vector<AliasInfo> ListAliases(const std::string&) override { return {}; }
   absl::Status DeleteAlias(const std::string&, const std::string&,
-                           std::optional<uint64_t>) override {
+                           const Change&) override {
     return Unused();
   }
-  absl::StatusOr<VersionRef> Resolve(const AdapterRef&) override {
+  absl::StatusOr<std::vector<AuditEntry>> ReadAudit(
+      const AuditQuery&) override {
+    return Unused();
+  }
+  absl::StatusOr<Route> FindRoute(const AdapterRef&,
+                                  absl::string_view) override {
     return Unused();
   }
   absl::Status LoadTo(const std::string&, const std::string&, Tier,
