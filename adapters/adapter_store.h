@@ -85,6 +85,9 @@ struct Route {
   // Of an alias; "" for an adapter or a version.
   std::string alias;
   uint64_t alias_etag = 0;
+  // True if how the request ends is worth counting: the alias has candidates,
+  // a shadow or a rule.
+  bool is_watched = false;
   // How `version` is judged; nullopt if it is no candidate or has no rule.
   std::optional<RollbackRule> rule;
 };

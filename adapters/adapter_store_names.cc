@@ -243,6 +243,8 @@ absl::StatusOr<Route> AdapterStoreImpl::FindRoute(const AdapterRef& ref,
                    HoldTarget(alias.tenant, target.adapter, target.version));
   route.alias = alias.name;
   route.alias_etag = alias.etag;
+  route.is_watched = alias.targets.size() > 1 || alias.shadow.has_value() ||
+                     alias.rule.has_value();
   const bool is_candidate =
       index > 0 || (alias.targets.size() == 1 && alias.previous.has_value());
   if (is_candidate) route.rule = alias.rule;

@@ -90,11 +90,14 @@ absl::Status CheckOrigin(const AdapterOrigin& origin, bool uploaded) {
 }  // namespace
 
 AdapterService::AdapterService(const ModelInfo& model, AdapterStore& store,
-                               Engine& engine, FileSystem& fs,
+                               Engine& engine, GoldenGate& gate,
+                               const AliasMonitor& monitor, FileSystem& fs,
                                const Clock& clock, absl::Duration drain_timeout)
     : model_(model),
       store_(store),
       engine_(engine),
+      gate_(gate),
+      monitor_(monitor),
       fs_(fs),
       clock_(clock),
       drain_timeout_(drain_timeout) {}
@@ -138,7 +141,10 @@ absl::Status AdapterService::CheckRegistration(
 }
 
 absl::StatusOr<AdapterInfo> AdapterService::Register(
-    const AdapterStore::RegisterRequest& request) {
+    AdapterStore::RegisterRequest request) {
+  request.gate = [this](const VersionRef& version, absl::string_view golden) {
+    return gate_.Check(version, golden);
+  };
   absl::StatusOr<AdapterInfo> info = store_.Register(request);
   if (info.ok()) return info;
   absl::Status status = info.status();
@@ -167,8 +173,9 @@ absl::StatusOr<AdapterInfo> AdapterService::CreateFrom(
   request.upload_dir = upload_dir;
   request.expected_sha256 = input.origin.expected_sha256;
   request.validate_only = input.validate_only;
+  request.actor = input.actor;
   request.mode = AdapterStore::RegisterRequest::Mode::kCreate;
-  ASSIGN_OR_RETURN(AdapterInfo info, Register(request));
+  ASSIGN_OR_RETURN(AdapterInfo info, Register(std::move(request)));
   if (!input.pinned || input.validate_only) return info;
   return store_.SetPinned(input.tenant, input.name, true);
 }
@@ -196,6 +203,7 @@ absl::StatusOr<AdapterInfo> AdapterService::UpdateFrom(
       request.upload_dir = upload_dir;
       request.expected_sha256 = origin.expected_sha256;
       request.validate_only = input.validate_only;
+      request.actor = input.actor;
       request.mode = input.allow_missing
                          ? AdapterStore::RegisterRequest::Mode::kCreateOrUpdate
                          : AdapterStore::RegisterRequest::Mode::kUpdate;
@@ -326,7 +334,8 @@ absl::Status AdapterService::Delete(const std::string& tenant,
                                     std::optional<absl::Duration> drain_timeout,
                                     const CallLimits& limits) {
   RETURN_IF_ERROR(CheckName(tenant, name, "name"));
-  const absl::Status begun = store_.BeginDelete(tenant, name, {etag});
+  const absl::Status begun =
+      store_.BeginDelete(tenant, name, {etag, limits.actor});
   if (!begun.ok()) return About(begun, "adapter", tenant, name);
   const absl::Status status = WaitUntilUnused(
       tenant, name, policy, drain_timeout.value_or(drain_timeout_), limits,
@@ -359,7 +368,7 @@ absl::StatusOr<AdapterInfo> AdapterService::Load(const std::string& tenant,
   }
 }
 
-absl::StatusOr<AdapterInfo> AdapterService::Unload(
+absl::StatusOr<AdapterService::Unloaded> AdapterService::Unload(
     const std::string& tenant, const std::string& name, Tier tier,
     InFlightPolicy policy, std::optional<absl::Duration> drain_timeout,
     const CallLimits& limits) {
@@ -367,6 +376,7 @@ absl::StatusOr<AdapterInfo> AdapterService::Unload(
   if (tier == Tier::kDevice) {
     return FieldError("tier", "TIER_DEVICE is the highest: nothing to unload");
   }
+  Unloaded result;
   const auto attempt = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const AdapterInfo info, store_.Get(tenant, name));
     if (info.pinned) {
@@ -374,73 +384,141 @@ absl::StatusOr<AdapterInfo> AdapterService::Unload(
                             "adapter ", Quote(name), " is pinned: unpin it")),
                         "ADAPTER_PINNED");
     }
-    return store_.UnloadTo(tenant, name, tier).status();
+    ASSIGN_OR_RETURN(const int64_t bytes, store_.UnloadTo(tenant, name, tier));
+    result.freed_bytes += bytes;
+    return absl::OkStatus();
   };
   const absl::Status status =
       WaitUntilUnused(tenant, name, policy,
                       drain_timeout.value_or(drain_timeout_), limits, attempt);
   if (!status.ok()) return About(status, "adapter", tenant, name);
-  return Get(tenant, name);
+  ASSIGN_OR_RETURN(result.info, Get(tenant, name));
+  return result;
 }
 
-absl::StatusOr<AliasInfo> AdapterService::SetAlias(
-    const std::string& tenant, const std::string& alias,
-    const std::string& target, std::optional<uint64_t> etag) {
-  RETURN_IF_ERROR(CheckName(tenant, alias, "alias.name"));
-  if (alias == model_.id) {
-    return About(absl::AlreadyExistsError(absl::StrCat("name ", Quote(alias),
-                                                       " is the base model's")),
-                 "alias", tenant, alias);
-  }
-  absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(target);
+// ---- aliases ----------------------------------------------------------------
+
+absl::StatusOr<AdapterRef> AdapterService::ParseTarget(
+    const std::string& tenant, const std::string& text,
+    const std::string& field) const {
+  absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(text);
   if (!ref.ok()) {
-    return WithField(WithDefaultReason(ref.status(), "INVALID_NAME"),
-                     "alias.targets[0].version");
+    return WithField(WithDefaultReason(ref.status(), "INVALID_NAME"), field);
   }
   if (ref->tenant != tenant) {
-    return FieldError("alias.targets[0].version",
-                      absl::StrCat(Quote(target), " is of another tenant"));
+    return FieldError(field,
+                      absl::StrCat(Quote(text), " is of another tenant"));
   }
-  absl::StatusOr<AliasInfo> info = store_.SetAlias(tenant, alias, *ref, etag);
-  if (info.ok()) return info;
-  // What is missing is the target, not the alias.
-  if (absl::IsNotFound(info.status())) {
-    return WithField(About(info.status(), "adapter", tenant, ref->name),
-                     "alias.targets[0].version");
-  }
-  return About(info.status(), "alias", tenant, alias);
+  return ref;
 }
 
-absl::StatusOr<AliasInfo> AdapterService::GetAlias(const std::string& tenant,
+absl::StatusOr<AliasView> AdapterService::ToView(
+    const std::string& tenant, const std::string& alias,
+    absl::StatusOr<AliasInfo> info) const {
+  if (info.ok()) return AliasView{*info, monitor_.CountsOf(*info)};
+  // What is missing may be a target.
+  const bool is_adapter = ReasonOf(info.status()) == "ADAPTER_NOT_FOUND";
+  const absl::Status status =
+      About(info.status(), is_adapter ? "adapter" : "alias", tenant, alias);
+  return is_adapter ? WithField(status, "version") : status;
+}
+
+absl::StatusOr<AliasView> AdapterService::SetAlias(const AliasInput& input) {
+  RETURN_IF_ERROR(CheckName(input.tenant, input.alias, "alias.name"));
+  if (input.alias == model_.id) {
+    return About(absl::AlreadyExistsError(absl::StrCat(
+                     "name ", Quote(input.alias), " is the base model's")),
+                 "alias", input.tenant, input.alias);
+  }
+  AdapterStore::AliasRequest request;
+  request.tenant = input.tenant;
+  request.alias = input.alias;
+  request.rule = input.rule;
+  request.change = input.change;
+  const bool is_split = input.targets.size() > 1;
+  for (size_t i = 0; i < input.targets.size(); ++i) {
+    const AliasInput::Target& target = input.targets[i];
+    ASSIGN_OR_RETURN(AdapterRef ref, ParseTarget(input.tenant, target.version,
+                                                 absl::StrCat("alias.targets[",
+                                                              i, "].version")));
+    request.targets.push_back(
+        {std::move(ref), is_split ? target.weight : uint32_t{1}});
+  }
+  if (!input.shadow.empty()) {
+    ASSIGN_OR_RETURN(AdapterRef ref, ParseTarget(input.tenant, input.shadow,
+                                                 "alias.shadow.version"));
+    request.shadow = {std::move(ref), input.shadow_share};
+  }
+  absl::StatusOr<AliasInfo> info = store_.PutAlias(request);
+  // What is missing is a target, not the alias.
+  if (absl::IsNotFound(info.status())) {
+    return WithField(About(info.status(), "adapter", input.tenant,
+                           input.targets.front().version),
+                     "alias.targets");
+  }
+  return ToView(input.tenant, input.alias, std::move(info));
+}
+
+absl::StatusOr<AliasView> AdapterService::PromoteAlias(
+    const std::string& tenant, const std::string& alias,
+    const std::string& target, const Change& change) {
+  RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
+  std::optional<AdapterRef> ref;
+  if (!target.empty()) {
+    ASSIGN_OR_RETURN(ref, ParseTarget(tenant, target, "version"));
+  }
+  return ToView(tenant, alias, store_.PromoteAlias(tenant, alias, ref, change));
+}
+
+absl::StatusOr<AliasView> AdapterService::RollBackAlias(
+    const std::string& tenant, const std::string& alias, const Change& change) {
+  RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
+  return ToView(tenant, alias, store_.RollBackAlias(tenant, alias, change));
+}
+
+absl::StatusOr<AliasView> AdapterService::GetAlias(const std::string& tenant,
                                                    const std::string& alias) {
   RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
-  absl::StatusOr<AliasInfo> info = store_.GetAlias(tenant, alias);
-  if (info.ok()) return info;
-  return About(absl::IsNotFound(info.status())
-                   ? WithReason(info.status(), "ALIAS_NOT_FOUND")
-                   : info.status(),
-               "alias", tenant, alias);
+  return ToView(tenant, alias, store_.GetAlias(tenant, alias));
 }
 
-absl::StatusOr<std::vector<AliasInfo>> AdapterService::ListAliases(
+absl::StatusOr<std::vector<AliasView>> AdapterService::ListAliases(
     const std::string& tenant) {
   RETURN_IF_ERROR(CheckTenant(tenant));
-  std::vector<AliasInfo> aliases = store_.ListAliases(tenant);
-  std::sort(
-      aliases.begin(), aliases.end(),
-      [](const AliasInfo& a, const AliasInfo& b) { return a.name < b.name; });
-  return aliases;
+  std::vector<AliasView> views;
+  for (const AliasInfo& info : store_.ListAliases(tenant)) {
+    views.push_back({info, monitor_.CountsOf(info)});
+  }
+  std::sort(views.begin(), views.end(),
+            [](const AliasView& a, const AliasView& b) {
+              return a.info.name < b.info.name;
+            });
+  return views;
 }
 
 absl::Status AdapterService::DeleteAlias(const std::string& tenant,
                                          const std::string& alias,
-                                         std::optional<uint64_t> etag) {
+                                         const Change& change) {
   RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
-  const absl::Status status = store_.DeleteAlias(tenant, alias, {etag});
-  return About(
-      absl::IsNotFound(status) ? WithReason(status, "ALIAS_NOT_FOUND") : status,
-      "alias", tenant, alias);
+  return About(store_.DeleteAlias(tenant, alias, change), "alias", tenant,
+               alias);
 }
+
+absl::StatusOr<AuditPage> AdapterService::ReadAudit(const AuditQuery& query) {
+  RETURN_IF_ERROR(CheckTenant(query.tenant));
+  if (!query.name.empty()) {
+    RETURN_IF_ERROR(CheckName(query.tenant, query.name, "resource"));
+  }
+  AuditQuery one_more = query;
+  ++one_more.limit;
+  AuditPage page;
+  ASSIGN_OR_RETURN(page.entries, store_.ReadAudit(one_more));
+  page.has_more = page.entries.size() > static_cast<size_t>(query.limit);
+  if (page.has_more) page.entries.pop_back();
+  return page;
+}
+
+// ---- watching ---------------------------------------------------------------
 
 absl::Status AdapterService::LoadError(const AdapterInfo& adapter) {
   if (adapter.state != AdapterState::kFailed) return absl::OkStatus();

@@ -66,9 +66,9 @@ void Append(v1::TokenDelta&& delta, v1::TokenDelta* out);
 // ---- adapters --------------------------------------------------------------
 
 absl::StatusOr<CreateAdapterInput> ToCreateInput(
-    const v1::CreateAdapterRequest& in);
+    const v1::CreateAdapterRequest& in, const std::string& actor);
 absl::StatusOr<UpdateAdapterInput> ToUpdateInput(
-    const v1::UpdateAdapterRequest& in);
+    const v1::UpdateAdapterRequest& in, const std::string& actor);
 InFlightPolicy ToPolicy(v1::InFlightPolicy in);
 // Errors: INVALID_ARGUMENT naming `field` for an unknown number.
 absl::StatusOr<Tier> ToTier(absl::string_view field, v1::Tier in,
@@ -77,7 +77,11 @@ absl::StatusOr<Tier> ToTier(absl::string_view field, v1::Tier in,
 void ToProto(const AdapterInfo& in, const ModelInfo& model,
              const absl::Status& error, v1::Adapter* out);
 void ToProto(const AdapterVersionInfo& in, v1::Version* out);
-void ToProto(const AliasInfo& in, v1::Alias* out);
+// `actor` is who calls.
+absl::StatusOr<AliasInput> ToAliasInput(const v1::Alias& in,
+                                        const std::string& actor);
+void ToProto(const AliasView& in, v1::Alias* out);
+void ToProto(const AuditEntry& in, v1::AuditEntry* out);
 
 // ---- administration --------------------------------------------------------
 
