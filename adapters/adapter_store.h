@@ -228,6 +228,9 @@ class AdapterStore {
   // again each time that TryLease gives nothing. A load that failed for good is
   // not repeated within a second. REQUIRES: the caller holds a VersionRef.
   virtual void Prefetch(const AdapterKey& key) = 0;
+  // Tells that `key` is likely to be needed: brings it to host memory in the
+  // background if there is room that nobody has. REQUIRES: as Prefetch.
+  virtual void Hint(const AdapterKey& key) = 0;
   // Returns a lease if the version is on the device now, else an empty one.
   virtual DeviceLease TryLease(const AdapterKey& key) = 0;
   // Not OK if the last attempt to load `key` failed for good.

@@ -66,11 +66,13 @@ absl::Status AdapterStoreImpl::FinishDelete(const std::string& tenant,
     LogEvent(AdapterEvent::Kind::kDeleted, it->second);
     catalogue_.entries.erase(it);
     catalogue_.RemoveFromAliases(tenant, name);
+    for (const AdapterKey& key : keys) popularity_.Forget(key);
   }
   for (const AdapterKey& key : keys) {
     loader_->SetPinned(key, false);
     RemoveUnknownContent(key.digest);
   }
+  HintPopular();
   return absl::OkStatus();
 }
 

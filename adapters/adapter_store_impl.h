@@ -26,6 +26,7 @@
 #include "adapters/adapter_store.h"
 #include "adapters/content_store.h"
 #include "adapters/event_log.h"
+#include "adapters/popularity.h"
 #include "adapters/registry.h"
 #include "adapters/state_dir.h"
 #include "base/clock.h"
@@ -93,6 +94,7 @@ class AdapterStoreImpl final : public AdapterStore {
   absl::StatusOr<Route> FindRoute(const AdapterRef& ref,
                                   absl::string_view key) override;
   void Prefetch(const AdapterKey& key) override;
+  void Hint(const AdapterKey& key) override;
   DeviceLease TryLease(const AdapterKey& key) override {
     return loader_->TryLease(key);
   }
@@ -198,6 +200,10 @@ class AdapterStoreImpl final : public AdapterStore {
   absl::StatusOr<HostCache::Weights> ReadVersion(const AdapterKey& key);
   absl::Status Quarantine(const AdapterKey& key, const absl::Status& damage);
 
+  // ---- residency (adapter_store_residency.cc) ------------------------------
+  // Brings versions that are asked for a lot to the host, if there is room.
+  void HintPopular();
+
   // ---- names (adapter_store_names.cc) --------------------------------------
   absl::StatusOr<AliasInfo> MakeAliasInfo(const Alias& alias)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -243,6 +249,7 @@ class AdapterStoreImpl final : public AdapterStore {
   };
   absl::flat_hash_map<AdapterKey, Trial> trials_ ABSL_GUARDED_BY(mu_);
   int64_t num_trials_ ABSL_GUARDED_BY(mu_) = 0;
+  Popularity popularity_ ABSL_GUARDED_BY(mu_);
   // Last: its threads use all of the above.
   std::unique_ptr<AdapterLoader> loader_;
 };

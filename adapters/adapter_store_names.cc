@@ -199,6 +199,7 @@ absl::Status AdapterStoreImpl::DeleteAlias(const std::string& tenant,
 VersionRef AdapterStoreImpl::HoldVersion(
     Entry* entry, std::shared_ptr<const Version> version) {
   entry->last_used = clock_.WallNow();
+  popularity_.Count(version->info.key, clock_.Now());
   auto hold = std::make_shared<const Hold>(std::move(version));
   return VersionRef(hold, &hold->version->info);
 }

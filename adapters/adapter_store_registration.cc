@@ -207,6 +207,12 @@ absl::Status AdapterStoreImpl::Write(const RegisterRequest& r,
 }
 
 AdapterInfo AdapterStoreImpl::Publish(Entry entry, bool is_new) {
+  // Where an old version was in memory the new one will be wanted, too.
+  const auto& all = entry.versions;
+  const bool is_wanted =
+      all.size() > 1 &&
+      loader_->TierOf(all[all.size() - 2]->info.key) != Tier::kDisk;
+  const std::shared_ptr<const Version> newest = all.back();
   MutexLock lock(&mu_);
   Entry& published =
       catalogue_.entries[NameKey(entry.row.tenant, entry.row.name)];
@@ -225,6 +231,8 @@ AdapterInfo AdapterStoreImpl::Publish(Entry entry, bool is_new) {
     loader_->SetPinned(versions[versions.size() - 2]->info.key, false);
     loader_->SetPinned(result.newest.key, true);
     loader_->Prefetch(result.newest.key, versions.back()->users);
+  } else if (is_wanted) {
+    loader_->Hint(result.newest.key, newest->users, newest->info.size_bytes);
   }
   return result;
 }

@@ -7,6 +7,12 @@
 #include "base/status.h"
 
 namespace lorikeet {
+namespace {
+
+// Most versions that are brought in at once because they are popular.
+constexpr size_t kPopularHints = 8;
+
+}  // namespace
 
 void AdapterStoreImpl::Prefetch(const AdapterKey& key) {
   std::shared_ptr<const Version> version;
@@ -17,6 +23,25 @@ void AdapterStoreImpl::Prefetch(const AdapterKey& key) {
     if (trial != trials_.end()) version = trial->second.version;
   }
   if (version != nullptr) loader_->Prefetch(key, version->users);
+}
+
+void AdapterStoreImpl::Hint(const AdapterKey& key) {
+  std::shared_ptr<const Version> version;
+  {
+    MutexLock lock(&mu_);
+    version = catalogue_.FindKey(key);
+  }
+  if (version == nullptr || !IsCompatible(version->info)) return;
+  loader_->Hint(key, version->users, version->info.size_bytes);
+}
+
+void AdapterStoreImpl::HintPopular() {
+  std::vector<AdapterKey> popular;
+  {
+    MutexLock lock(&mu_);
+    popular = popularity_.Top(kPopularHints, clock_.Now());
+  }
+  for (const AdapterKey& key : popular) Hint(key);
 }
 
 absl::Status AdapterStoreImpl::LoadTo(const std::string& tenant,
@@ -72,7 +97,15 @@ absl::StatusOr<int64_t> AdapterStoreImpl::UnloadTo(const std::string& tenant,
     ASSIGN_OR_RETURN(const int64_t bytes, loader_->Unload(key, tier));
     freed += bytes;
   }
-  if (freed > 0) OnMoved(keys);
+  if (freed > 0) {
+    OnMoved(keys);
+    // Whoever was unloaded is meant to stay away.
+    {
+      MutexLock lock(&mu_);
+      for (const AdapterKey& key : keys) popularity_.Forget(key);
+    }
+    HintPopular();
+  }
   return freed;
 }
 

@@ -630,5 +630,40 @@ TEST(AdapterStoreNamesTest, TiersAndStatesHaveNames) {
   EXPECT_STREQ(Name(AdapterState::kIncompatible), "incompatible");
 }
 
+// ---- prefetching ------------------------------------------------------------
+
+class PrefetchTest : public AdapterStoreTest {
+ protected:
+  // Waits until `name` is at least in `tier`.
+  bool Reaches(const std::string& name, Tier tier) {
+    for (int i = 0; i < 2000; ++i) {
+      if (store_->Get("default", name)->tier >= tier) return true;
+      lorikeet::SleepFor(absl::Milliseconds(5));
+    }
+    return false;
+  }
+};
+
+TEST_F(PrefetchTest, FreedMemoryGoesToWhatIsPopular) {
+  for (const char* name : {"often", "once"}) {
+    ASSERT_TRUE(Register(name, name[1] == 'f' ? 1 : 2).ok());
+  }
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(Resolve("often").ok());
+  ASSERT_TRUE(store_->LoadTo("default", "once", Tier::kHost, {}, kLong).ok());
+  ASSERT_TRUE(store_->UnloadTo("default", "once", Tier::kDisk).ok());
+  EXPECT_TRUE(Reaches("often", Tier::kHost));
+  EXPECT_EQ(store_->Get("default", "once")->tier, Tier::kDisk);
+}
+
+TEST_F(PrefetchTest, ANewVersionFollowsTheOldOneIntoMemory) {
+  ASSERT_TRUE(Register("a", 1).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(Register("a", 2, Mode::kUpdate).ok());
+  EXPECT_TRUE(Reaches("a", Tier::kHost));
+  ASSERT_TRUE(Register("b", 3).ok());
+  ASSERT_TRUE(Register("b", 4, Mode::kUpdate).ok());
+  EXPECT_EQ(store_->Get("default", "b")->tier, Tier::kDisk);
+}
+
 }  // namespace
 }  // namespace lorikeet

@@ -73,6 +73,16 @@ class FakeAdapterStore final : public AdapterStore {
     }
     RunCallback();
   }
+  void Hint(const AdapterKey& key) override {
+    MutexLock lock(&mu_);
+    if (std::ranges::find(hinted_, key.name) == hinted_.end()) {
+      hinted_.push_back(key.name);
+    }
+  }
+  std::vector<std::string> hinted() const {
+    MutexLock lock(&mu_);
+    return hinted_;
+  }
   DeviceLease TryLease(const AdapterKey& key) override {
     MutexLock lock(&mu_);
     Known& known = known_.at(key);
@@ -218,6 +228,7 @@ class FakeAdapterStore final : public AdapterStore {
   mutable Mutex mu_;
   std::map<AdapterKey, Known> known_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> prefetched_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> hinted_ ABSL_GUARDED_BY(mu_);
   bool load_on_prefetch_ ABSL_GUARDED_BY(mu_) = true;
   uint64_t uses_ ABSL_GUARDED_BY(mu_) = 0;
   std::function<void()> callback_ ABSL_GUARDED_BY(mu_);
