@@ -228,7 +228,9 @@ AdapterInfo AdapterStoreImpl::Publish(Entry entry, bool is_new) {
   if (published.row.pinned) {
     // The pin follows the newest version.
     const auto& versions = published.versions;
-    loader_->SetPinned(versions[versions.size() - 2]->info.key, false);
+    if (versions.size() > 1) {
+      loader_->SetPinned(versions[versions.size() - 2]->info.key, false);
+    }
     loader_->SetPinned(result.newest.key, true);
     loader_->Prefetch(result.newest.key, versions.back()->users);
   } else if (is_wanted) {

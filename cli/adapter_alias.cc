@@ -20,6 +20,22 @@
 namespace lorikeet {
 namespace {
 
+constexpr char kAliasFooter[] =
+    "A request goes to one target, chosen by its routing key (without one by "
+    "its id), so that\nthe same caller stays on the same version.\n"
+    "--canary, --shadow and the rule change the alias as it is; TARGET and "
+    "--split replace it.\n"
+    "\nExamples:\n"
+    "  lorikeet adapter alias cipher caesar@1\n"
+    "  lorikeet adapter alias cipher --canary caesar@2=5 "
+    "--max-error-rate 0.02\n"
+    "  lorikeet adapter alias cipher --promote\n"
+    "  lorikeet adapter alias cipher --rollback --reason 'worse answers'\n"
+    "  lorikeet adapter alias cipher --shadow caesar@2=10\n"
+    "  lorikeet adapter alias cipher --split caesar@1=70 --split caesar@2=30\n"
+    "  lorikeet adapter alias\n"
+    "  lorikeet adapter alias cipher --delete\n";
+
 struct Flags {
   ServerFlags server;
   OutputFormat output = OutputFormat::kTable;
@@ -187,103 +203,95 @@ absl::Status Audit(const Flags& flags, RpcClient& client) {
   return absl::OkStatus();
 }
 
+// Options that say what an alias shall be.
+using Options = std::vector<CLI::Option*>;
+
+Options AddTargetFlags(CLI::App& command, Flags* f) {
+  CLI::Option* const target =
+      command.add_option("target", f->target,
+                         "NAME@VERSION, or NAME for the newest version of now");
+  target->type_name("TARGET");
+  CLI::Option* const split = command.add_option(
+      "--split", f->split,
+      "One target and its weight, the stable one first; may be given many "
+      "times");
+  split->type_name("TARGET=WEIGHT")->allow_extra_args(false)->excludes(target);
+  CLI::Option* const canary =
+      command.add_option("--canary", f->canary,
+                         "Give a candidate this share of the requests, the "
+                         "stable target the rest");
+  canary->type_name("TARGET=PERCENT")->excludes(split);
+  CLI::Option* const shadow = command.add_option(
+      "--shadow", f->shadow,
+      "Run this share of the requests on another version too, compare and "
+      "count; callers see nothing of it");
+  shadow->type_name("TARGET=PERCENT");
+  return {target, split, canary, shadow};
+}
+
+Options AddRuleFlags(CLI::App& command, Flags* f) {
+  return {command
+              .add_option("--max-error-rate", f->max_error_rate,
+                          "Roll candidates back when more of their requests "
+                          "fail")
+              ->type_name("SHARE")
+              ->check(CLI::Range(0.0, 1.0)),
+          command
+              .add_option("--max-latency", f->max_latency_s,
+                          "Roll candidates back when the 95th percentile of "
+                          "their time to the first token is longer")
+              ->type_name("S")
+              ->check(CLI::PositiveNumber),
+          command
+              .add_option("--window", f->window_s,
+                          "Seconds that the rule looks back; default 300")
+              ->type_name("S")
+              ->check(CLI::Range(1.0, 86400.0)),
+          command
+              .add_option("--min-requests", f->min_requests,
+                          "Requests that the rule waits for; default 20")
+              ->type_name("N")
+              ->check(CLI::Range(1, 1000))};
+}
+
+// Options of which only one makes sense, and none beside `set`. Returns
+// --promote, whose value may be left out.
+CLI::Option* AddActionFlags(CLI::App& command, const Options& set, Flags* f) {
+  CLI::Option* const promote = command.add_option(
+      "--promote", f->promote,
+      "Give all requests to TARGET, by default the one candidate, else the "
+      "shadow");
+  promote->type_name("[TARGET]")->expected(0, 1);
+  CLI::Option* const roll_back = command.add_flag(
+      "--rollback", f->rolls_back,
+      "Take candidates and shadow back, or without any the last promotion");
+  CLI::Option* const remove =
+      command.add_flag("--delete", f->removes, "Remove the alias");
+  for (CLI::Option* const action : {promote, roll_back, remove}) {
+    for (CLI::Option* const option : set) action->excludes(option);
+  }
+  promote->excludes(roll_back)->excludes(remove);
+  roll_back->excludes(remove);
+  command.add_option("--reason", f->reason, "Why, for the audit trail")
+      ->needs(roll_back);
+  return promote;
+}
+
 void AddAlias(CLI::App& adapter, int* exit_code) {
   CLI::App* const command = adapter.add_subcommand(
       "alias",
       "Let a task tag point to versions: one, or several by weight; without "
       "TARGET show it, without ALIAS list all");
-  command->footer(
-      "A request goes to one target, chosen by its routing key (without one by "
-      "its id), so that\nthe same caller stays on the same version.\n"
-      "--canary, --shadow and the rule change the alias as it is; TARGET and "
-      "--split replace it.\n"
-      "\nExamples:\n"
-      "  lorikeet adapter alias cipher caesar@1\n"
-      "  lorikeet adapter alias cipher --canary caesar@2=5 "
-      "--max-error-rate 0.02\n"
-      "  lorikeet adapter alias cipher --promote\n"
-      "  lorikeet adapter alias cipher --rollback --reason 'worse answers'\n"
-      "  lorikeet adapter alias cipher --shadow caesar@2=10\n"
-      "  lorikeet adapter alias cipher --split caesar@1=70 --split "
-      "caesar@2=30\n"
-      "  lorikeet adapter alias\n"
-      "  lorikeet adapter alias cipher --delete\n");
+  command->footer(kAliasFooter);
   const auto f = std::make_shared<Flags>();
   command->add_option("alias", f->name, "The task tag")->type_name("ALIAS");
-  CLI::Option* const target = command->add_option(
-      "target", f->target,
-      "NAME@VERSION, or NAME for the newest version of now");
-  target->type_name("TARGET");
-  CLI::Option* const split =
-      command
-          ->add_option("--split", f->split,
-                       "One target and its weight, the stable one first; may "
-                       "be given many times")
-          ->type_name("TARGET=WEIGHT")
-          ->allow_extra_args(false)
-          ->excludes(target);
-  CLI::Option* const canary =
-      command
-          ->add_option("--canary", f->canary,
-                       "Give a candidate this share of the requests, the "
-                       "stable target the rest")
-          ->type_name("TARGET=PERCENT")
-          ->excludes(split);
-  CLI::Option* const shadow =
-      command
-          ->add_option("--shadow", f->shadow,
-                       "Run this share of the requests on another version "
-                       "too, compare and count; callers see nothing of it")
-          ->type_name("TARGET=PERCENT");
-  CLI::Option* const error_rate =
-      command
-          ->add_option("--max-error-rate", f->max_error_rate,
-                       "Roll candidates back when more of their requests fail")
-          ->type_name("SHARE")
-          ->check(CLI::Range(0.0, 1.0));
-  CLI::Option* const latency =
-      command
-          ->add_option("--max-latency", f->max_latency_s,
-                       "Roll candidates back when the 95th percentile of "
-                       "their time to the first token is longer")
-          ->type_name("S")
-          ->check(CLI::PositiveNumber);
-  CLI::Option* const window =
-      command
-          ->add_option("--window", f->window_s,
-                       "Seconds that the rule looks back; default 300")
-          ->type_name("S")
-          ->check(CLI::Range(1.0, 86400.0));
-  CLI::Option* const min_requests =
-      command
-          ->add_option("--min-requests", f->min_requests,
-                       "Requests that the rule waits for; default 20")
-          ->type_name("N")
-          ->check(CLI::Range(1, 1000));
-  CLI::Option* const promote =
-      command
-          ->add_option("--promote", f->promote,
-                       "Give all requests to TARGET, by default the one "
-                       "candidate, else the shadow")
-          ->type_name("[TARGET]")
-          ->expected(0, 1);
-  CLI::Option* const roll_back = command->add_flag(
-      "--rollback", f->rolls_back,
-      "Take candidates and shadow back, or without any the last promotion");
-  CLI::Option* const remove =
-      command->add_flag("--delete", f->removes, "Remove the alias");
-  command->add_option("--reason", f->reason, "Why, for the audit trail")
-      ->needs(roll_back);
+  Options set = AddTargetFlags(*command, f.get());
+  for (CLI::Option* option : AddRuleFlags(*command, f.get())) {
+    set.push_back(option);
+  }
+  CLI::Option* const promote = AddActionFlags(*command, set, f.get());
   command->add_option("--etag", f->etag,
                       "Change nothing unless the alias has this etag");
-  for (CLI::Option* const what : {promote, roll_back, remove}) {
-    for (CLI::Option* const set : {target, split, canary, shadow, error_rate,
-                                   latency, window, min_requests}) {
-      what->excludes(set);
-    }
-  }
-  promote->excludes(roll_back)->excludes(remove);
-  roll_back->excludes(remove);
   AddServerFlags(*command, &f->server);
   AddOutputFlag(*command, &f->output);
   command->callback([f, promote, exit_code] {

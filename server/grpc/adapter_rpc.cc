@@ -13,6 +13,7 @@
 #include "server/grpc/adapter_watch.h"
 #include "server/grpc/call.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/convert_aliases.h"
 #include "server/grpc/page.h"
 #include "server/grpc/upload_reactor.h"
 

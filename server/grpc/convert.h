@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/duration.pb.h"
+#include "google/protobuf/timestamp.pb.h"
 #include "lorikeet/v1/adapters.pb.h"
 #include "lorikeet/v1/admin.pb.h"
 #include "lorikeet/v1/inference.pb.h"
@@ -77,11 +78,6 @@ absl::StatusOr<Tier> ToTier(absl::string_view field, v1::Tier in,
 void ToProto(const AdapterInfo& in, const ModelInfo& model,
              const absl::Status& error, v1::Adapter* out);
 void ToProto(const AdapterVersionInfo& in, v1::Version* out);
-// `actor` is who calls.
-absl::StatusOr<AliasInput> ToAliasInput(const v1::Alias& in,
-                                        const std::string& actor);
-void ToProto(const AliasView& in, v1::Alias* out);
-void ToProto(const AuditEntry& in, v1::AuditEntry* out);
 
 // ---- administration --------------------------------------------------------
 
@@ -90,6 +86,7 @@ void ToProto(const ServerLoad& in, v1::Load* out);
 
 // ---- time ------------------------------------------------------------------
 
+void ToProto(absl::Time in, google::protobuf::Timestamp* out);
 void ToProto(absl::Duration in, google::protobuf::Duration* out);
 // Errors: INVALID_ARGUMENT naming `field`, value and limits.
 absl::StatusOr<absl::Duration> ToDuration(absl::string_view field,

@@ -292,6 +292,20 @@ TEST_F(RetentionTest, WhatIsUsedOrNamedStays) {
   EXPECT_THAT(Versions(), ElementsAre(5));
 }
 
+TEST_F(RetentionTest, APinFollowsTheOnlyVersionThatStays) {
+  Keep(1);
+  Update(1);
+  ASSERT_TRUE(
+      store_->LoadTo("default", "a", Tier::kDevice, true, absl::Minutes(1))
+          .ok());
+  Update(2);
+  EXPECT_THAT(Versions(), ElementsAre(2));
+  EXPECT_TRUE(store_->Get("default", "a")->pinned);
+  ASSERT_TRUE(
+      store_->LoadTo("default", "a", Tier::kDevice, {}, absl::Minutes(1)).ok());
+  EXPECT_EQ(ops_.live, 2);  // both layers of the one version
+}
+
 TEST_F(RetentionTest, TheTrailTellsWhatWasRetired) {
   Keep(1);
   Update(1);
