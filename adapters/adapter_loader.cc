@@ -94,6 +94,7 @@ Tier AdapterLoader::TierOf(const AdapterKey& key) const {
 void AdapterLoader::Start(const AdapterKey& key, const DevicePool::Users& users,
                           Tier tier, bool waits_for_room) {
   LoadState& load = loads_[key];
+  load.is_hint = false;
   const bool is_new = load.users == nullptr;
   const bool was_failed = load.phase == LoadState::Phase::kFailed;
   load.tier = is_new || was_failed ? tier : std::max(load.tier, tier);
@@ -118,6 +119,15 @@ void AdapterLoader::Prefetch(const AdapterKey& key, DevicePool::Users users) {
     return;
   }
   Start(key, users, Tier::kDevice, /*waits_for_room=*/true);
+}
+
+void AdapterLoader::Hint(const AdapterKey& key, DevicePool::Users users,
+                         int64_t size_bytes) {
+  if (host_.Contains(key) || !host_.HasFreeRoom(size_bytes)) return;
+  MutexLock lock(&mu_);
+  if (loads_.contains(key)) return;  // it comes anyway, or failed just now
+  Start(key, users, Tier::kHost, /*waits_for_room=*/false);
+  loads_.at(key).is_hint = true;
 }
 
 absl::Status AdapterLoader::LoadError(const AdapterKey& key) {
@@ -289,7 +299,7 @@ void AdapterLoader::Finish(const AdapterKey& key, Tier tier,
   LoadState& load = it->second;
   load.size_bytes = outcome.size_bytes;
   const bool is_busy = outcome.room == DevicePool::Room::kBusy;
-  if (load.is_cancelled) {
+  if (load.is_cancelled || (load.is_hint && !outcome.status.ok())) {
     loads_.erase(it);
   } else if (is_busy && load.waits_for_room) {
     load.phase = LoadState::Phase::kWaiting;

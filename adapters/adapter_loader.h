@@ -53,6 +53,9 @@ class AdapterLoader {
 
   // See AdapterStore.
   void Prefetch(const AdapterKey& key, DevicePool::Users users);
+  // Brings `key`, of about `size_bytes`, to the host if there is room without
+  // evicting anything. A failure is nobody's business.
+  void Hint(const AdapterKey& key, DevicePool::Users users, int64_t size_bytes);
   DeviceLease TryLease(const AdapterKey& key) { return device_.TryLease(key); }
   absl::Status LoadError(const AdapterKey& key);
   // After it returns the old callback does not run any more.
@@ -77,6 +80,7 @@ class AdapterLoader {
     Tier tier = Tier::kDevice;
     bool waits_for_room = false;  // somebody asked by Prefetch
     bool is_cancelled = false;
+    bool is_hint = false;    // nobody asked for it
     int64_t size_bytes = 0;  // on the device; 0 until it was read once
     DevicePool::Users users;
     // kFailed. Not final: there was no room, and nobody wanted to wait.

@@ -48,6 +48,7 @@ struct Flags {
   bool verbose = false;
   std::string request_id;
   int priority = 0;
+  std::string routing_key;
   bool parse_special_tokens = false;
   bool omit_special_tokens = false;
   std::optional<float> temperature;
@@ -94,6 +95,9 @@ void AddPromptFlags(CLI::App& command, Flags* flags) {
   command.add_option("--request-id", flags->request_id,
                      "Name of the request in the server's log");
   command.add_option("--priority", flags->priority, "Smaller runs first");
+  command.add_option("--routing-key", flags->routing_key,
+                     "Who asks: a splitting alias gives the same key the same "
+                     "version");
 }
 
 void AddSamplingFlags(CLI::App& command, Flags* flags) {
@@ -257,6 +261,7 @@ absl::StatusOr<v1::GenerateRequest> RequestFromFlags(const Flags& flags) {
   request.set_task(flags.task);
   request.set_request_id(flags.request_id);
   request.set_priority(flags.priority);
+  request.set_routing_key(flags.routing_key);
   request.set_parse_special_tokens(flags.parse_special_tokens);
   request.set_omit_special_tokens(flags.omit_special_tokens);
   if (!flags.token_ids.empty()) {

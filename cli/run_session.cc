@@ -172,7 +172,10 @@ RunSession::RunSession(Runtime& runtime, std::optional<uint64_t> admit_seed,
   // Offline an absent field means greedy, whatever generation_config.json says.
   model_.sampling = SamplingDefaults{};
   service_ = std::make_unique<GenerateService>(
-      model_, runtime.tokenizer.get(), *runtime.adapters, *runtime.engine);
+      model_, runtime.tokenizer.get(), *runtime.adapters, *runtime.engine,
+      /*monitor=*/nullptr);
+  gate_ = std::make_unique<GoldenGate>(model_, runtime.tokenizer.get(),
+                                       *runtime.engine, runtime.clock);
 }
 
 RunSession::~RunSession() {
@@ -183,7 +186,9 @@ RunSession::~RunSession() {
 
 absl::Status RunSession::AddAdapter(const std::string& name,
                                     const std::string& path) {
-  return Annotate(RegisterFromCommandLine(*runtime_.adapters, name, path),
+  // With --admit-seed nothing runs before all requests are there.
+  GoldenGate* const gate = admit_seed_.has_value() ? nullptr : gate_.get();
+  return Annotate(RegisterFromCommandLine(*runtime_.adapters, gate, name, path),
                   absl::StrCat("adapter ", Quote(name), " from ", Quote(path)));
 }
 

@@ -150,6 +150,11 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
                  "Threads that read and pack adapters")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
+  app.add_option("--adapter-version-retention", o->adapter_version_retention,
+                 "Newest versions of an adapter that are kept, besides those "
+                 "that an alias names or a request uses; 0 = all")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
   app.add_option("--state-dir", o->state_dir,
                  "Directory of the registry and the adapters' files");
   app.add_option("--log-level", o->log_level, "What is logged to stderr")

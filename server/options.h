@@ -45,7 +45,8 @@ struct ServerOptions {
   int64_t adapter_host_bytes = int64_t{2} << 30;
   int64_t adapter_device_bytes = int64_t{2} << 30;
   int loader_threads = 1;
-  std::string state_dir;  // "" = the command's default
+  int adapter_version_retention = 0;  // newest versions kept; 0 = all
+  std::string state_dir;              // "" = the command's default
   std::string log_level = "info";
   bool log_json = false;
   std::string config_file;

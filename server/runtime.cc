@@ -123,6 +123,7 @@ AdapterStoreOptions StoreOptions(const ServerOptions& options) {
   o.limits.max_rank = options.max_lora_rank;
   o.dtype = ParseDType(options.adapter_dtype);
   o.loader_threads = options.loader_threads;
+  o.version_retention = options.adapter_version_retention;
   return o;
 }
 
@@ -192,13 +193,18 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   return r;
 }
 
-absl::Status RegisterFromCommandLine(AdapterStore& adapters,
+absl::Status RegisterFromCommandLine(AdapterStore& adapters, GoldenGate* gate,
                                      const std::string& name,
                                      const std::string& path) {
   AdapterStore::RegisterRequest request;
   request.name = name;
   request.path = path;
   request.trusted_path = true;
+  if (gate != nullptr) {
+    request.gate = [gate](const VersionRef& version, absl::string_view golden) {
+      return gate->Check(version, golden);
+    };
+  }
   request.mode = AdapterStore::RegisterRequest::Mode::kCreateOrUpdate;
   return adapters.Register(request).status();
 }

@@ -37,8 +37,8 @@ class AdapterResidency final : public ResidencyView {
   const LoraSlot* SlotOf(const AdapterKey& key) const;
 
   // Ends planning: drops the leases of all but `in_use`, then asks for the
-  // most urgent of `wanted` that fit beside those. Returns the ones that can
-  // not be loaded, each with its error.
+  // most urgent of `wanted` that fit beside those, and hints at the others.
+  // Returns the ones that can not be loaded, each with its error.
   std::vector<std::pair<AdapterKey, absl::Status>> Finish(
       std::span<const AdapterKey> in_use, std::span<const AdapterKey> wanted);
   // Drops the lease of `key` unless it is in use.

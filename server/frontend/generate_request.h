@@ -28,6 +28,7 @@ inline constexpr size_t kMaxStopStrings = 16;
 inline constexpr size_t kMaxStopStringBytes = 256;
 inline constexpr size_t kMaxStopTokens = 64;
 inline constexpr size_t kMaxLogitBiasEntries = 1024;
+inline constexpr size_t kMaxRoutingKeyBytes = 256;
 inline constexpr size_t kMaxLabels = 16;
 inline constexpr size_t kMaxLabelKeyBytes = 63;
 inline constexpr size_t kMaxLabelValueBytes = 255;
@@ -74,6 +75,8 @@ struct GenerateInput {
   StopInput stop;
   OutputInput output;
   int32_t priority = 0;
+  // Who asks: the same key gets the same target of an alias. Empty = stable.
+  std::string routing_key;
   std::vector<std::pair<std::string, std::string>> labels;
 };
 
@@ -82,6 +85,9 @@ struct GenerateInput {
 absl::Status CheckLabels(
     absl::string_view field,
     const std::vector<std::pair<std::string, std::string>>& labels);
+
+// Errors: INVALID_ARGUMENT naming the length and the limit.
+absl::Status CheckRoutingKey(const std::string& key);
 
 // Returns ids as tokens.
 // Errors: INVALID_ARGUMENT naming `field`, the index, the id and vocab_size.

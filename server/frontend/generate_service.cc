@@ -22,14 +22,16 @@ absl::Status NoTokenizer() {
 
 GenerateService::GenerateService(const ModelInfo& model,
                                  const Tokenizer* tokenizer,
-                                 AdapterStore& adapters, Engine& engine)
+                                 AdapterStore& adapters, Engine& engine,
+                                 AliasMonitor* monitor)
     : model_(model),
       tokenizer_(tokenizer),
       adapters_(adapters),
-      engine_(engine) {}
+      engine_(engine),
+      monitor_(monitor) {}
 
-absl::StatusOr<VersionRef> GenerateService::ResolveTask(
-    const std::string& task) {
+absl::StatusOr<Route> GenerateService::ResolveTask(const std::string& task,
+                                                   const std::string& key) {
   if (task.empty()) {
     return FieldError(
         "task",
@@ -37,18 +39,18 @@ absl::StatusOr<VersionRef> GenerateService::ResolveTask(
                      Quote(model_.id)),
         "TASK_MISSING");
   }
-  if (task == model_.id) return VersionRef();
+  if (task == model_.id) return Route();
   const absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(task);
   if (!ref.ok()) {
     return WithField(WithReason(Annotate(ref.status(), "task"), "INVALID_TASK"),
                      "task");
   }
-  absl::StatusOr<VersionRef> version = adapters_.Resolve(*ref);
-  if (version.ok()) return version;
+  absl::StatusOr<Route> route = adapters_.FindRoute(*ref, key);
+  if (route.ok()) return route;
   const absl::Status status = WithDefaultReason(
-      Annotate(version.status(), absl::StrCat("task ", Quote(task))),
-      absl::IsNotFound(version.status()) ? "ADAPTER_NOT_FOUND"
-                                         : "ADAPTER_INCOMPATIBLE");
+      Annotate(route.status(), absl::StrCat("task ", Quote(task))),
+      absl::IsNotFound(route.status()) ? "ADAPTER_NOT_FOUND"
+                                       : "ADAPTER_INCOMPATIBLE");
   return WithResource(WithField(status, "task"), "adapter", task);
 }
 
@@ -96,7 +98,8 @@ absl::StatusOr<std::vector<Token>> GenerateService::EncodePrompt(
 absl::StatusOr<Generation> GenerateService::Generate(
     const GenerateInput& input) {
   Generation generation;
-  ASSIGN_OR_RETURN(VersionRef adapter, ResolveTask(input.task));
+  RETURN_IF_ERROR(CheckRoutingKey(input.routing_key));
+  ASSIGN_OR_RETURN(Route route, ResolveTask(input.task, input.routing_key));
   ASSIGN_OR_RETURN(std::vector<Token> prompt, EncodePrompt(input));
   ASSIGN_OR_RETURN(EngineRequest request,
                    BuildEngineRequest(input, std::move(prompt), model_));
@@ -108,19 +111,26 @@ absl::StatusOr<Generation> GenerateService::Generate(
   }
   // Only the engine holds the version: a reader that stalls behind the last
   // event must not keep it alive.
-  if (adapter != nullptr) {
-    generation.adapter = adapter->key;
-    request.tenant = adapter->key.tenant;
+  if (route.version != nullptr) {
+    generation.adapter = route.version->key;
+    request.tenant = route.version->key.tenant;
   }
-  request.adapter = std::move(adapter);
   generation.candidates = request.sampling.n;
+  const bool is_watched = monitor_ != nullptr && route.is_watched;
+  EngineRequest copy;
+  if (is_watched && route.shadow != nullptr) copy = request;
+  request.adapter = route.version;
   ASSIGN_OR_RETURN(generation.stream, engine_.Submit(std::move(request)));
+  if (is_watched) {
+    generation.stream =
+        monitor_->Watch(route, std::move(generation.stream), std::move(copy));
+  }
   return generation;
 }
 
 absl::StatusOr<std::vector<Token>> GenerateService::Tokenize(
     const TokenizeInput& input) {
-  RETURN_IF_ERROR(ResolveTask(input.task).status());
+  RETURN_IF_ERROR(ResolveTask(input.task, "").status());
   return Encode("text", input.text, input.omit_special_tokens,
                 input.parse_special_tokens);
 }
@@ -128,7 +138,7 @@ absl::StatusOr<std::vector<Token>> GenerateService::Tokenize(
 absl::StatusOr<std::string> GenerateService::Detokenize(
     const std::string& task, const std::vector<uint32_t>& ids,
     bool skip_special_tokens) {
-  RETURN_IF_ERROR(ResolveTask(task).status());
+  RETURN_IF_ERROR(ResolveTask(task, "").status());
   if (tokenizer_ == nullptr) return NoTokenizer();
   ASSIGN_OR_RETURN(const std::vector<Token> tokens,
                    CheckTokens("token_ids", ids, model_));

@@ -21,6 +21,7 @@
 #include "adapters/adapter_store.h"
 #include "model/tokenizer/tokenizer.h"
 #include "server/engine/engine.h"
+#include "server/frontend/alias_monitor.h"
 #include "server/frontend/generate_request.h"
 #include "server/frontend/model_info.h"
 
@@ -50,9 +51,11 @@ struct TokenizeInput {
 
 class GenerateService {
  public:
-  // `tokenizer` may be null: then prompts are token ids. All must outlive this.
+  // `tokenizer` may be null: then prompts are token ids. `monitor` may be null:
+  // then aliases have no shadow and no rule. All must outlive this.
   GenerateService(const ModelInfo& model, const Tokenizer* tokenizer,
-                  AdapterStore& adapters, Engine& engine);
+                  AdapterStore& adapters, Engine& engine,
+                  AliasMonitor* monitor);
 
   const ModelInfo& model() const { return model_; }
 
@@ -75,8 +78,9 @@ class GenerateService {
   std::vector<ModelEntry> ListModels();
 
  private:
-  // Null = the base model.
-  absl::StatusOr<VersionRef> ResolveTask(const std::string& task);
+  // No version = the base model. `key` chooses between the targets of an alias.
+  absl::StatusOr<Route> ResolveTask(const std::string& task,
+                                    const std::string& key);
   absl::StatusOr<std::vector<Token>> Encode(const std::string& field,
                                             const std::string& text,
                                             bool omit_special_tokens,
@@ -88,6 +92,7 @@ class GenerateService {
   const Tokenizer* const tokenizer_;
   AdapterStore& adapters_;
   Engine& engine_;
+  AliasMonitor* const monitor_;
 };
 
 }  // namespace lorikeet

@@ -14,12 +14,6 @@
 namespace lorikeet {
 namespace {
 
-void ToProto(absl::Time in, google::protobuf::Timestamp* out) {
-  const int64_t nanos = absl::ToUnixNanos(in);
-  out->set_seconds(nanos / 1000000000);
-  out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
-}
-
 template <typename Map>
 Labels ToLabels(const Map& in) {
   Labels labels(in.begin(), in.end());
@@ -246,6 +240,7 @@ absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in) {
                       "and output.omit_text leave nothing to send");
   }
   out.priority = in.priority();
+  out.routing_key = in.routing_key();
   out.labels = ToLabels(in.labels());
   return out;
 }
@@ -311,8 +306,9 @@ void Append(v1::TokenDelta&& delta, v1::TokenDelta* out) {
 }
 
 absl::StatusOr<CreateAdapterInput> ToCreateInput(
-    const v1::CreateAdapterRequest& in) {
+    const v1::CreateAdapterRequest& in, const std::string& actor) {
   CreateAdapterInput out;
+  out.actor = actor;
   ASSIGN_OR_RETURN(out.tenant, ParseTenant("parent", in.parent()));
   out.name = in.adapter_id();
   out.display_name = in.adapter().display_name();
@@ -325,8 +321,9 @@ absl::StatusOr<CreateAdapterInput> ToCreateInput(
 }
 
 absl::StatusOr<UpdateAdapterInput> ToUpdateInput(
-    const v1::UpdateAdapterRequest& in) {
+    const v1::UpdateAdapterRequest& in, const std::string& actor) {
   UpdateAdapterInput out;
+  out.actor = actor;
   const v1::Adapter& adapter = in.adapter();
   ASSIGN_OR_RETURN(ResourceName name,
                    ParseName("adapter.name", "adapters", adapter.name()));
@@ -413,13 +410,6 @@ void ToProto(const AdapterVersionInfo& in, v1::Version* out) {
   ToProto(in.create_time, out->mutable_create_time());
 }
 
-void ToProto(const AliasInfo& in, v1::Alias* out) {
-  out->set_name(AliasName(in.tenant, in.name));
-  out->add_targets()->set_version(
-      absl::StrCat(in.target.name, "@", in.target.version));
-  out->set_etag(absl::StrCat(in.etag));
-}
-
 void ToProto(const AdminService& in, v1::GetServerInfoResponse* out) {
   const ModelInfo& model = in.model();
   out->set_version(model.program_version);
@@ -454,6 +444,12 @@ void ToProto(const ServerLoad& in, v1::Load* out) {
   out->set_adapter_loads(static_cast<uint64_t>(in.adapters.loads));
   out->set_adapter_evictions(static_cast<uint64_t>(in.adapters.evictions));
   out->set_preemptions(static_cast<uint64_t>(scheduler.preemptions));
+}
+
+void ToProto(absl::Time in, google::protobuf::Timestamp* out) {
+  const int64_t nanos = absl::ToUnixNanos(in);
+  out->set_seconds(nanos / 1000000000);
+  out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
 }
 
 void ToProto(absl::Duration in, google::protobuf::Duration* out) {

@@ -134,6 +134,24 @@ expect "new requests take the new version" \
   "$("$lorikeet" generate --task caesar --prompt "$(prompt parrot)")" " ufwwty"
 expect "the alias keeps the old one" \
   "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)")" " sduurw"
+"$lorikeet" adapter alias cipher --canary caesar@2=100 >/dev/null
+expect "a canary of all requests answers" \
+  "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)" \
+    --routing-key ada)" " ufwwty"
+"$lorikeet" adapter alias cipher --rollback --reason "worse" >/dev/null
+expect "a roll back takes it back" \
+  "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)")" " sduurw"
+"$lorikeet" adapter alias cipher --promote caesar@2 >/dev/null
+expect "a promotion gives all to one" \
+  "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)")" " ufwwty"
+expect "the trail tells it" \
+  "$("$lorikeet" adapter audit cipher --output json | grep -c '"action"')" "4"
+refuses "a promotion of an unknown version" NOT_FOUND \
+  "$lorikeet" adapter alias cipher --promote caesar@9
+refuses "weights that sum to 0" INVALID_ARGUMENT \
+  "$lorikeet" adapter alias cipher --split caesar@1=0 --split caesar@2=0
+refuses "an alias to an alias" INVALID_ARGUMENT \
+  "$lorikeet" adapter alias other cipher
 refuses "an unknown task" NOT_FOUND \
   "$lorikeet" generate --task none --prompt x
 refuses "a name that is taken" ALREADY_EXISTS \

@@ -62,6 +62,13 @@ TEST_F(AdapterResidencyTest, AsksForWhatFitsBesideWhatIsInUse) {
   EXPECT_THAT(store_.prefetched(), ElementsAre("c"));
 }
 
+TEST_F(AdapterResidencyTest, HintsAtWhatComesAfterThat) {
+  store_.Load(a_);
+  residency_.IsResident(a_);
+  residency_.Finish(std::vector{a_}, std::vector{c_, b_});
+  EXPECT_THAT(store_.hinted(), ElementsAre("b"));
+}
+
 TEST_F(AdapterResidencyTest, TellsOfAFailedLoad) {
   EXPECT_THAT(residency_.Finish({}, std::vector{a_}), IsEmpty());
   store_.FailLoad(a_, absl::DataLossError("damaged"));
