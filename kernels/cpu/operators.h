@@ -26,6 +26,9 @@ struct LoraWork {
   const float* v = nullptr;  // [rows, rank]
 };
 
+// What adapters change of one linear, beside the low-rank parts.
+using Overrides = std::vector<RowRange<LoraSlot::Override>>;
+
 class CpuOps final : public Ops {
  public:
   CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels);
@@ -35,6 +38,8 @@ class CpuOps final : public Ops {
   std::unique_ptr<Stream> NewStream() override;
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+  void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
+                 int64_t row_begin, Tensor out) const override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;
@@ -62,6 +67,13 @@ class CpuOps final : public Ops {
                   Stream& stream) override;
   void LoraExpand(LinearId id, const LoraBatch& lora, const float* v, Tensor y,
                   Stream& stream) override;
+  void LoraLookup(LinearId id, const LoraBatch& lora,
+                  std::span<const Token> tokens, float* v,
+                  Stream& stream) override;
+  void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                    Stream& stream) override;
+  void ScatterColumns(ConstTensor x, std::span<const int32_t> cols, Tensor y,
+                      Stream& stream) override;
   void Sample(Tensor logits, std::span<const SamplingRow> params,
               std::span<SampledRow> out, Stream& stream) override;
   void Logprobs(ConstTensor logits, std::span<const Token> targets,
@@ -124,20 +136,25 @@ class CpuOps final : public Ops {
 
   void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
   ConstTensor SpreadRows(ConstTensor x);
-  // Rows [row_begin, row_end) of one task of one part, LoRA and bias included,
-  // into `tile`.
-  void ComputePanels(ConstTensor x, const LinearPart& part,
-                     const std::vector<LoraWork>& lora, const PanelTask& task,
-                     int64_t row_begin, int64_t row_end, float* tile,
-                     int64_t tile_stride);
+  // Rows [row_begin, row_end) of one task of one part, with all that adapters
+  // change, into `tile`. `index` is the part's in lora_ and overrides_.
+  void ComputePanels(ConstTensor x, const LinearPart& part, size_t index,
+                     const PanelTask& task, int64_t row_begin, int64_t row_end,
+                     float* tile, int64_t tile_stride);
+  // The product alone, of rows with one matrix.
+  void MultiplyPanels(ConstTensor x, const PackedWeight& weight,
+                      const PanelTask& task, int64_t row_begin, int64_t row_end,
+                      float* tile, int64_t tile_stride);
   void RunPanels(ConstTensor x, std::span<const LinearPart> parts,
                  const GroupOutput& output);
-  void StoreTask(ConstTensor x, const LinearPart& part,
-                 const std::vector<LoraWork>& lora, const PanelTask& task,
+  void StoreTask(ConstTensor x, const LinearPart& part, const PanelTask& task,
                  Tensor y, bool add, float* tile);
   void SiluTask(ConstTensor x, std::span<const LinearPart> parts,
                 const PanelTask& task, Tensor y, float* tile);
-  void FinishRope(const RopeKvAppend& rope, Tensor q, Tensor k, Tensor v);
+  void ReplaceRows(ConstTensor x, std::span<const LinearPart> parts, Tensor out,
+                   Stream& stream);
+  void FinishRope(const RopeKvAppend& rope, const LoraBatch& lora, Tensor q,
+                  Tensor k, Tensor v);
 
   void PlanAttention(const AttentionShape& shape,
                      std::span<const SequenceRows> sequences);
@@ -170,7 +187,9 @@ class CpuOps final : public Ops {
   Scratch shrunk_;                             // v of a group
   Scratch parts_;                              // k and v of a group
   Scratch partials_;                           // attention splits
+  Scratch replaced_;                           // outputs of replaced rows
   std::vector<std::vector<LoraWork>> lora_;    // per part
+  std::vector<Overrides> overrides_;           // per part; mostly empty
   std::vector<ShrinkTask> shrink_tasks_;
   std::vector<PanelTask> panel_tasks_;
   std::vector<AttentionTask> attention_tasks_;
