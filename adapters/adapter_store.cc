@@ -162,10 +162,16 @@ AdapterVersionInfo MakeVersionInfo(const AdapterWeights& weights,
   info.alpha = weights.alpha;
   info.use_rslora = weights.use_rslora;
   info.warnings = weights.warnings;
+  info.features = weights.features;
   info.size_bytes = static_cast<int64_t>(size_bytes);
   bool used[kNumProjections] = {};
   for (const LoraModule& module : weights.modules) {
-    used[static_cast<size_t>(module.id.projection)] = true;
+    if (module.id.is_of_layer()) {
+      used[static_cast<size_t>(module.id.projection)] = true;
+    } else {
+      info.target_modules.push_back(
+          module.id == LinearId::LmHead() ? "lm_head" : "embed_tokens");
+    }
     info.modules.push_back({module.name, module.rank, module.scaling});
   }
   for (int i = 0; i < kNumProjections; ++i) {
@@ -284,6 +290,9 @@ class AdapterStoreImpl final : public AdapterStore {
     return version.base_fingerprint == base_.fingerprint;
   }
   absl::Status CheckCompatible(const AdapterVersionInfo& version) const;
+  const BaseWeights* base_weights() const {
+    return base_.weights.has_value() ? &*base_.weights : nullptr;
+  }
 
   // ---- registration --------------------------------------------------------
   struct Source {
@@ -373,6 +382,7 @@ absl::Status AdapterStoreImpl::Init(Ops& ops) {
   loader.device_bytes = options_.device_bytes;
   loader.device_slots = options_.max_device_adapters;
   loader.threads = options_.loader_threads;
+  loader.base = base_.weights;
   loader.read = [this](const AdapterKey& key) { return ReadVersion(key); };
   loader.moved = [this](const std::vector<AdapterKey>& keys) { OnMoved(keys); };
   loader_ = std::make_unique<AdapterLoader>(ops, clock_, std::move(loader));
@@ -639,9 +649,10 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::RegisterFrom(
                           ", the files have ", digest)),
                       "DIGEST_MISMATCH");
   }
-  ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterWeights> weights,
-                   ReadPeftAdapter(fs_, staged->dir(), base_.config,
-                                   options_.limits, options_.dtype));
+  ASSIGN_OR_RETURN(
+      const std::shared_ptr<const AdapterWeights> weights,
+      ReadPeftAdapter(fs_, staged->dir(), base_.config, options_.limits,
+                      options_.dtype, base_weights()));
   if (r.validate_only) {
     MutexLock lock(&mu_);
     RETURN_IF_ERROR(CheckRegister(r));
@@ -769,7 +780,7 @@ absl::StatusOr<HostCache::Weights> AdapterStoreImpl::ReadVersion(
   ASSIGN_OR_RETURN(
       HostCache::Weights weights,
       ReadPeftAdapter(fs_, content_->Path(key.digest), base_.config,
-                      options_.limits, options_.dtype));
+                      options_.limits, options_.dtype, base_weights()));
   if (weights->digest == key.digest) return weights;
   return WithReason(
       absl::DataLossError(absl::StrCat(
@@ -1090,8 +1101,8 @@ const char* Name(AdapterState state) {
 absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Open(
     FileSystem& fs, const Clock& clock, const Model& model, Ops& ops,
     const AdapterStoreOptions& options) {
-  return OpenStore(fs, clock, Base{model.config(), model.fingerprint()}, ops,
-                   options);
+  const Base base{model.config(), model.fingerprint(), BaseWeights(model, ops)};
+  return OpenStore(fs, clock, base, ops, options);
 }
 
 absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Open(

@@ -27,6 +27,7 @@
 #include "absl/time/time.h"
 #include "adapters/adapter_key.h"
 #include "adapters/adapter_weights.h"
+#include "adapters/base_weights.h"
 #include "adapters/peft_reader.h"
 #include "base/clock.h"
 #include "base/file_system.h"
@@ -74,6 +75,7 @@ struct AdapterVersionInfo {
     double scaling;
   };
   std::vector<Module> modules;
+  AdapterFeatures features;
   int64_t size_bytes = 0;  // of the two files
 };
 
@@ -139,6 +141,7 @@ class AdapterStore {
   struct Base {
     ModelConfig config;
     Digest fingerprint;
+    std::optional<BaseWeights> weights;  // nullopt: plain LoRA only
   };
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Open(
       FileSystem& fs, const Clock& clock, const Base& base, Ops& ops,

@@ -69,6 +69,9 @@ constexpr const char* kMigrations[] = {
       CREATE TABLE etags (last INTEGER NOT NULL) STRICT;
       INSERT INTO etags VALUES (0);
     )sql",
+    R"sql(
+      ALTER TABLE versions ADD COLUMN features TEXT NOT NULL DEFAULT '{}';
+    )sql",
 };
 static_assert(std::size(kMigrations) == Registry::kSchemaVersion);
 
@@ -133,6 +136,31 @@ std::vector<AdapterVersionInfo::Module> ModulesFromJson(const Json& json) {
     modules.push_back({row[0].AsString(), row[1].AsInt(), row[2].AsDouble()});
   }
   return modules;
+}
+
+Json FeaturesToJson(const AdapterFeatures& features) {
+  Json json = Json::Object();
+  if (features.is_plain()) return json;
+  json.Set("keys", StringsToJson(features.keys));
+  Json tokens = Json::Array();
+  for (const Token t : features.invocation_tokens) tokens.Append(t);
+  json.Set("invocation_tokens", std::move(tokens));
+  return json;
+}
+
+AdapterFeatures FeaturesFromJson(const Json& json) {
+  AdapterFeatures features;
+  if (!json.is_object()) return features;
+  if (const Json* keys = json.Find("keys")) {
+    features.keys = StringsFromJson(*keys);
+  }
+  const Json* tokens = json.Find("invocation_tokens");
+  if (tokens == nullptr || !tokens->is_array()) return features;
+  for (const Json& token : tokens->items()) {
+    if (!token.is_int()) continue;
+    features.invocation_tokens.push_back(static_cast<Token>(token.AsInt()));
+  }
+  return features;
 }
 
 }  // namespace
@@ -319,7 +347,7 @@ template <typename Database>
 absl::Status InsertVersion(Database& db, const AdapterVersionInfo& v) {
   Statement insert(db,
                    "INSERT INTO versions VALUES "
-                   "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+                   "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   return insert.Bind(v.key.tenant)
       .Bind(v.key.name)
       .Bind(static_cast<int64_t>(v.key.version))
@@ -333,6 +361,7 @@ absl::Status InsertVersion(Database& db, const AdapterVersionInfo& v) {
       .Bind(StringsToJson(v.warnings).Dump())
       .Bind(ModulesToJson(v.modules).Dump())
       .Bind(v.size_bytes)
+      .Bind(FeaturesToJson(v.features).Dump())
       .Run(db);
 }
 
@@ -446,7 +475,7 @@ absl::StatusOr<Registry::Contents> Registry::ReadAll() {
   Statement versions(db,
                      "SELECT tenant, name, version, digest, base_fingerprint, "
                      "create_time, max_rank, alpha, use_rslora, "
-                     "target_modules, warnings, modules, size_bytes "
+                     "target_modules, warnings, modules, size_bytes, features "
                      "FROM versions ORDER BY tenant, name, version");
   while ((rc = versions.Step()) == SQLITE_ROW) {
     versions.NextRow();
@@ -472,6 +501,7 @@ absl::StatusOr<Registry::Contents> Registry::ReadAll() {
     v.warnings = StringsFromJson(versions.JsonText());
     v.modules = ModulesFromJson(versions.JsonText());
     v.size_bytes = versions.Int();
+    v.features = FeaturesFromJson(versions.JsonText());
     contents.versions.push_back(std::move(v));
   }
   if (rc != SQLITE_DONE) return db.Error(rc);

@@ -49,7 +49,7 @@ class Registry {
   };
 
   // The schema that this program writes; files of older ones are migrated.
-  static constexpr int kSchemaVersion = 1;
+  static constexpr int kSchemaVersion = 2;
 
   // Opens or creates the file `path`.
   //

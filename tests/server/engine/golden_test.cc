@@ -87,7 +87,7 @@ class Rig {
   void AddAdapter(const std::string& name, const std::string& dir) {
     auto weights = ReadPeftAdapter(fs_, dir, model_->config(), {}, {});
     ASSERT_TRUE(weights.ok()) << weights.status();
-    adapters_[name] = store_.AddAdapter(name, (*weights)->Pack(*ops_));
+    adapters_[name] = store_.AddAdapter(name, *(*weights)->Pack(*ops_));
     store_.Load(adapters_[name]->key);
   }
 
