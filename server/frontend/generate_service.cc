@@ -29,10 +29,10 @@ GenerateService::GenerateService(const ModelInfo& model,
       engine_(engine) {}
 
 absl::StatusOr<VersionRef> GenerateService::ResolveTask(
-    const std::string& task) {
+    const std::string& task, const std::string& field) {
   if (task.empty()) {
     return FieldError(
-        "task",
+        field,
         absl::StrCat("is empty: name an adapter, an alias or the base model ",
                      Quote(model_.id)),
         "TASK_MISSING");
@@ -40,16 +40,57 @@ absl::StatusOr<VersionRef> GenerateService::ResolveTask(
   if (task == model_.id) return VersionRef();
   const absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(task);
   if (!ref.ok()) {
-    return WithField(WithReason(Annotate(ref.status(), "task"), "INVALID_TASK"),
-                     "task");
+    return WithField(WithReason(Annotate(ref.status(), field), "INVALID_TASK"),
+                     field);
   }
   absl::StatusOr<VersionRef> version = adapters_.Resolve(*ref);
   if (version.ok()) return version;
   const absl::Status status = WithDefaultReason(
-      Annotate(version.status(), absl::StrCat("task ", Quote(task))),
+      Annotate(version.status(), absl::StrCat(field, " ", Quote(task))),
       absl::IsNotFound(version.status()) ? "ADAPTER_NOT_FOUND"
                                          : "ADAPTER_INCOMPATIBLE");
-  return WithResource(WithField(status, "task"), "adapter", task);
+  return WithResource(WithField(status, field), "adapter", task);
+}
+
+// What is larger than the device would be loaded and evicted for ever.
+absl::Status GenerateService::CheckFitsDevice(
+    std::span<const RequestAdapter> adapters) {
+  if (adapters.size() < 2) return absl::OkStatus();
+  int64_t bytes = 0;
+  for (const RequestAdapter& a : adapters) bytes += a.version->size_bytes;
+  const int64_t limit = adapters_.GetResidency().device_bytes_max;
+  if (bytes <= limit) return absl::OkStatus();
+  return WithField(WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                                  "adapters have ", bytes,
+                                  " bytes in total, the device holds ", limit)),
+                              "DEVICE_FULL"),
+                   "adapters");
+}
+
+absl::StatusOr<std::vector<RequestAdapter>> GenerateService::ResolveAdapters(
+    const GenerateInput& input) {
+  std::vector<RequestAdapter> adapters;
+  if (input.adapters.empty()) {
+    ASSIGN_OR_RETURN(VersionRef version, ResolveTask(input.task));
+    if (version != nullptr) adapters.push_back({std::move(version), 1});
+    return adapters;
+  }
+  if (!input.task.empty()) {
+    return FieldError("task", "cannot be given beside adapters");
+  }
+  RETURN_IF_ERROR(CheckParts(input.adapters));
+  for (size_t i = 0; i < input.adapters.size(); ++i) {
+    const AdapterPart& part = input.adapters[i];
+    const std::string field = absl::StrCat("adapters[", i, "].name");
+    ASSIGN_OR_RETURN(VersionRef version, ResolveTask(part.name, field));
+    if (version == nullptr) {
+      return FieldError(field, "is the base model, which is always there");
+    }
+    adapters.push_back({std::move(version), part.scale.value_or(1)});
+  }
+  RETURN_IF_ERROR(CheckComposition(input.adapters, adapters, model_));
+  RETURN_IF_ERROR(CheckFitsDevice(adapters));
+  return adapters;
 }
 
 absl::StatusOr<std::vector<Token>> GenerateService::Encode(
@@ -96,7 +137,8 @@ absl::StatusOr<std::vector<Token>> GenerateService::EncodePrompt(
 absl::StatusOr<Generation> GenerateService::Generate(
     const GenerateInput& input) {
   Generation generation;
-  ASSIGN_OR_RETURN(VersionRef adapter, ResolveTask(input.task));
+  ASSIGN_OR_RETURN(std::vector<RequestAdapter> adapters,
+                   ResolveAdapters(input));
   ASSIGN_OR_RETURN(std::vector<Token> prompt, EncodePrompt(input));
   ASSIGN_OR_RETURN(EngineRequest request,
                    BuildEngineRequest(input, std::move(prompt), model_));
@@ -106,13 +148,13 @@ absl::StatusOr<Generation> GenerateService::Generate(
   if (!request.stop.stop.empty() && tokenizer_ == nullptr) {
     return WithField(NoTokenizer(), "stop.stop");
   }
-  // Only the engine holds the version: a reader that stalls behind the last
-  // event must not keep it alive.
-  if (adapter != nullptr) {
-    generation.adapter = adapter->key;
-    request.tenant = adapter->key.tenant;
+  // Only the engine holds the versions: a reader that stalls behind the last
+  // event must not keep them alive.
+  for (const RequestAdapter& adapter : adapters) {
+    generation.adapters.push_back({adapter.version->key, adapter.scale});
+    request.tenant = adapter.version->key.tenant;
   }
-  request.adapter = std::move(adapter);
+  request.adapters = std::move(adapters);
   generation.candidates = request.sampling.n;
   ASSIGN_OR_RETURN(generation.stream, engine_.Submit(std::move(request)));
   return generation;

@@ -1,6 +1,6 @@
 // `lorikeet run` against transformers and peft: every golden prompt of a model
-// under every adapter, all in one mixed batch, in several orders and with too
-// few device slots; and everything that has to be refused.
+// under every adapter and every composition, all in one mixed batch, in several
+// orders and with too few device slots; and everything that has to be refused.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -52,11 +52,28 @@ struct Case {
   std::map<std::string, Expected> expected;
 };
 
-std::string RequestLine(const std::string& id, const std::string& adapter,
+// Who answers: `parts` [[adapter, weight], ...], or `adapter`, "" = the base.
+struct Who {
+  std::string adapter;
+  std::vector<std::pair<std::string, double>> parts;
+};
+
+std::string RequestLine(const std::string& id, const Who& who,
                         const std::vector<Token>& ids, size_t max_tokens) {
   Json line = Json::Object();
   line.Set("id", id);
-  if (!adapter.empty()) line.Set("adapter", adapter);
+  if (!who.parts.empty()) {
+    Json parts = Json::Array();
+    for (const auto& [name, scale] : who.parts) {
+      Json part = Json::Object();
+      part.Set("name", name);
+      part.Set("scale", scale);
+      parts.Append(std::move(part));
+    }
+    line.Set("adapters", std::move(parts));
+  } else if (!who.adapter.empty()) {
+    line.Set("adapter", who.adapter);
+  }
   Json tokens = Json::Array();
   for (const Token t : ids) tokens.Append(t);
   line.Set("token_ids", std::move(tokens));
@@ -66,18 +83,19 @@ std::string RequestLine(const std::string& id, const std::string& adapter,
   return line.Dump() + "\n";
 }
 
-void AddGolden(const std::string& path, const std::string& adapter, Case* c) {
+void AddGolden(const std::string& path, const std::string& name, const Who& who,
+               Case* c) {
   const auto golden = ReadGolden(path);
   ASSERT_TRUE(golden.ok()) << golden.status();
   for (size_t i = 0; i < golden->prompts.size(); ++i) {
     const GoldenPrompt& p = golden->prompts[i];
-    const std::string id = absl::StrCat(adapter, "/", i);
+    const std::string id = absl::StrCat(name, "/", i);
     Case::Expected e;
     e.rms = golden->logits_rms;
     const float* last = p.logits_row(p.logit_rows - 1, golden->vocab);
     e.logits.assign(last, last + golden->vocab);
     e.tokens.assign(p.greedy_ids.begin(), p.greedy_ids.begin() + p.safe_steps);
-    c->input += RequestLine(id, adapter, p.ids, e.tokens.size());
+    c->input += RequestLine(id, who, p.ids, e.tokens.size());
     c->expected[id] = e;
     // The logits after all but the last token, computed as a prompt.
     if (p.decode_logits.empty() || p.greedy_ids.empty()) continue;
@@ -86,7 +104,7 @@ void AddGolden(const std::string& path, const std::string& adapter, Case* c) {
     d.logits = p.decode_logits;
     std::vector<Token> ids = p.ids;
     ids.insert(ids.end(), p.greedy_ids.begin(), p.greedy_ids.end() - 1);
-    c->input += RequestLine(id + "/decode", adapter, ids, 1);
+    c->input += RequestLine(id + "/decode", who, ids, 1);
     c->expected[id + "/decode"] = d;
   }
 }
@@ -96,15 +114,25 @@ Case MakeCase(const Json& model, const std::string& golden_dir,
   Case c;
   c.name = model.Find("name")->AsString();
   c.model_dir = model_dir;
-  AddGolden(JoinPath(golden_dir, model.Find("golden")->AsString()), "", &c);
+  AddGolden(JoinPath(golden_dir, model.Find("golden")->AsString()), "", {}, &c);
   for (const Json& adapter : model.Find("adapters")->items()) {
-    if (adapter.Find("name")->AsString().find("alora") == 0) continue;
     const std::string& name = adapter.Find("name")->AsString();
     c.adapter_flags.push_back("--adapter");
     c.adapter_flags.push_back(absl::StrCat(
         name, "=", JoinPath(golden_dir, adapter.Find("dir")->AsString())));
     AddGolden(JoinPath(golden_dir, adapter.Find("golden")->AsString()), name,
-              &c);
+              {name, {}}, &c);
+  }
+  const Json* mixes = model.Find("mixes");
+  if (mixes == nullptr) return c;
+  for (const Json& mix : mixes->items()) {
+    Who who;
+    for (const Json& part : mix.Find("parts")->items()) {
+      who.parts.emplace_back(part.items()[0].AsString(),
+                             part.items()[1].AsDouble());
+    }
+    AddGolden(JoinPath(golden_dir, mix.Find("golden")->AsString()),
+              "mix-" + mix.Find("name")->AsString(), who, &c);
   }
   return c;
 }
@@ -171,7 +199,7 @@ void CheckCase(const Case& c) {
   const std::vector<std::vector<std::string>> variants = {
       {"--admit-seed", "1", "--max-num-batched-tokens", "16", "--max-num-seqs",
        "5"},
-      {"--admit-seed", "2", "--max-loras", "2", "--threads", "1",
+      {"--admit-seed", "2", "--max-loras", "3", "--threads", "1",
        "--no-prefix-caching"},
       // 40 blocks of a small model: sequences are preempted.
       {"--admit-seed", "3", "--max-model-len", "192", "--kv-cache-bytes",
@@ -263,6 +291,49 @@ TEST(RunGoldenTest, BadModelsAreRefusedByName) {
         LorikeetBinary(), "run", "--model",
         JoinPath(tiny, bad.Find("dir")->AsString())};
   });
+}
+
+TEST(RunGoldenTest, CompositionsOfWhatDoesNotAddUpAreRefusedByPartAndFeature) {
+  const std::string tiny = TinyDir();
+  if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
+  const std::string adapters = tiny + "/adapters/llama-gqa-tied/";
+  std::vector<std::string> args = {
+      LorikeetBinary(),  "run", "--model", tiny + "/models/llama-gqa-tied",
+      "--max-lora-rank", "70"};
+  for (const char* name : {"r8-all", "r64-qkv", "dora", "lora-bias",
+                           "save-lm-head-tied", "tokens-tied", "alora"}) {
+    args.push_back("--adapter");
+    args.push_back(absl::StrCat(name, "=", adapters, name));
+  }
+  std::string input;
+  const auto add = [&](absl::string_view parts) {
+    absl::StrAppend(&input, "{\"token_ids\": [1], \"max_tokens\": 1, ",
+                    "\"adapters\": [", parts, "]}\n");
+  };
+  for (const char* name :
+       {"dora", "lora-bias", "save-lm-head-tied", "tokens-tied", "alora"}) {
+    add(absl::StrCat("{\"name\": \"r8-all\"}, {\"name\": \"", name, "\"}"));
+    add(absl::StrCat("{\"name\": \"", name, "\", \"scale\": 0.5}"));
+    add(absl::StrCat("{\"name\": \"", name, "\", \"scale\": 1}"));
+  }
+  add("{\"name\": \"r8-all\"}, {\"name\": \"r64-qkv\"}");
+  add("{\"name\": \"r8-all\", \"weight\": 1}");
+  add("");
+  const SubprocessResult r = RunSubprocess(args, input);
+  EXPECT_EQ(r.exit_code, 1);
+  // Alone and at scale 1 they answer.
+  EXPECT_EQ(std::count(r.out.begin(), r.out.end(), '\n'), 5) << r.out;
+  for (const char* text :
+       {"line 1: adapters[1].name is \"dora\", an adapter with use_dora",
+        "line 2: adapters[0].scale is 0.5 for \"dora\"",
+        "\"lora-bias\", an adapter with lora_bias",
+        "an adapter with modules_to_save",
+        "an adapter with trainable_token_indices",
+        "an adapter with alora_invocation_tokens",
+        "rank 72 in total, max_lora_rank is 70", "\"weight\" is not known",
+        "field \"adapters\" is no list"}) {
+    EXPECT_THAT(r.err, ::testing::HasSubstr(text));
+  }
 }
 
 TEST(RunGoldenTest, UpdateLoadAndUnloadBetweenRequestsChangeNothingElse) {
