@@ -22,6 +22,9 @@ class BaseWeights {
   BaseWeights(const Model& model, const Ops& ops)
       : model_(&model), ops_(&ops) {}
 
+  const Model& model() const { return *model_; }
+  const Ops& ops() const { return *ops_; }
+
   // [out, in]; of kEmbedTokens and kLmHead [vocab, hidden].
   const PackedWeight& weight(LinearId id) const;
   // [out], empty if the linear has none.
