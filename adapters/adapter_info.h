@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "adapters/adapter_features.h"
 #include "adapters/adapter_key.h"
 #include "adapters/alias.h"
 #include "base/digest.h"
@@ -45,6 +46,7 @@ struct AdapterVersionInfo {
     double scaling;
   };
   std::vector<Module> modules;
+  AdapterFeatures features;
   int64_t size_bytes = 0;  // of the two files
 };
 

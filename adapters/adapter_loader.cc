@@ -373,18 +373,22 @@ AdapterLoader::Outcome AdapterLoader::ToDevice(
   outcome.size_bytes = std::max(size_bytes, weights.size_bytes);
   outcome.room = device_.Reserve(key, outcome.size_bytes, evicted);
   if (outcome.room != DevicePool::Room::kFree) return outcome;
-  DevicePool::Slot slot = weights.Pack(ops_, ++last_generation_);
-  int64_t actual = 0;
-  for (const LoraSlot::Entry& entry : slot->entries) {
-    if (entry.weights != nullptr) actual += entry.weights->size_bytes();
+  absl::StatusOr<DevicePool::Slot> slot =
+      weights.Pack(ops_, options_.base.has_value() ? &*options_.base : nullptr,
+                   ++last_generation_);
+  if (!slot.ok()) {
+    device_.CancelReservation(key);
+    outcome.status = slot.status();
+    return outcome;
   }
+  const int64_t actual = (*slot)->size_bytes();
   outcome.size_bytes = actual;
   outcome.room = device_.Reserve(key, actual, evicted);
   if (outcome.room != DevicePool::Room::kFree) {
     device_.CancelReservation(key);
     return outcome;
   }
-  device_.Publish(key, std::move(slot), users);
+  device_.Publish(key, *std::move(slot), users);
   loads_done_.fetch_add(1);
   return outcome;
 }

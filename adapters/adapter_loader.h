@@ -17,6 +17,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -24,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "adapters/adapter_store.h"
+#include "adapters/base_weights.h"
 #include "adapters/device_pool.h"
 #include "adapters/host_cache.h"
 #include "base/background_queue.h"
@@ -38,10 +40,11 @@ class AdapterLoader {
   static constexpr absl::Duration kRetryAfter = absl::Seconds(1);
 
   struct Options {
-    int64_t host_bytes = 0;    // > 0
-    int64_t device_bytes = 0;  // > 0
-    int device_slots = 0;      // > 0
-    int threads = 1;           // >= 1
+    int64_t host_bytes = 0;           // > 0
+    int64_t device_bytes = 0;         // > 0
+    int device_slots = 0;             // > 0
+    int threads = 1;                  // >= 1
+    std::optional<BaseWeights> base;  // nullopt: plain LoRA only
     // Reads a version from disk; called on the loader's threads.
     std::function<absl::StatusOr<HostCache::Weights>(const AdapterKey&)> read;
     // Tells which versions changed their tier; no lock is held.

@@ -58,10 +58,16 @@ AdapterVersionInfo MakeVersionInfo(const AdapterWeights& weights,
   info.alpha = weights.alpha;
   info.use_rslora = weights.use_rslora;
   info.warnings = weights.warnings;
+  info.features = weights.features;
   info.size_bytes = static_cast<int64_t>(size_bytes);
   bool used[kNumProjections] = {};
   for (const LoraModule& module : weights.modules) {
-    used[static_cast<size_t>(module.id.projection)] = true;
+    if (module.id.is_of_layer()) {
+      used[static_cast<size_t>(module.id.projection)] = true;
+    } else {
+      info.target_modules.push_back(
+          module.id == LinearId::LmHead() ? "lm_head" : "embed_tokens");
+    }
     info.modules.push_back({module.name, module.rank, module.scaling});
   }
   for (int i = 0; i < kNumProjections; ++i) {

@@ -32,6 +32,7 @@ absl::Status AdapterStoreImpl::Init(Ops& ops) {
   loader.device_bytes = options_.device_bytes;
   loader.device_slots = options_.max_device_adapters;
   loader.threads = options_.loader_threads;
+  loader.base = base_.weights;
   loader.read = [this](const AdapterKey& key) { return ReadVersion(key); };
   loader.moved = [this](const std::vector<AdapterKey>& keys) { OnMoved(keys); };
   loader_ = std::make_unique<AdapterLoader>(ops, clock_, std::move(loader));
@@ -199,8 +200,8 @@ absl::StatusOr<VersionRef> AdapterStore::Resolve(const AdapterRef& ref) {
 absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Open(
     FileSystem& fs, const Clock& clock, const Model& model, Ops& ops,
     const AdapterStoreOptions& options) {
-  return OpenStore(fs, clock, Base{model.config(), model.fingerprint()}, ops,
-                   options);
+  const Base base{model.config(), model.fingerprint(), BaseWeights(model, ops)};
+  return OpenStore(fs, clock, base, ops, options);
 }
 
 absl::StatusOr<std::unique_ptr<AdapterStore>> AdapterStore::Open(

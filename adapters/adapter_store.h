@@ -30,6 +30,7 @@
 #include "adapters/adapter_weights.h"
 #include "adapters/alias.h"
 #include "adapters/audit.h"
+#include "adapters/base_weights.h"
 #include "adapters/peft_reader.h"
 #include "base/clock.h"
 #include "base/file_system.h"
@@ -104,6 +105,7 @@ class AdapterStore {
   struct Base {
     ModelConfig config;
     Digest fingerprint;
+    std::optional<BaseWeights> weights;  // nullopt: plain LoRA only
   };
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Open(
       FileSystem& fs, const Clock& clock, const Base& base, Ops& ops,

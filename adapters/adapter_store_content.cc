@@ -37,7 +37,7 @@ absl::StatusOr<HostCache::Weights> AdapterStoreImpl::ReadVersion(
   }
   absl::StatusOr<HostCache::Weights> weights =
       ReadPeftAdapter(fs_, content_->Path(key.digest), base_.config,
-                      options_.limits, options_.dtype);
+                      options_.limits, options_.dtype, base_weights());
   if (!weights.ok()) {
     return IsDamage(weights.status()) ? Quarantine(key, weights.status())
                                       : weights.status();

@@ -140,6 +140,9 @@ class AdapterStoreImpl final : public AdapterStore {
   bool IsCompatible(const AdapterVersionInfo& version) const {
     return version.base_fingerprint == base_.fingerprint;
   }
+  const BaseWeights* base_weights() const {
+    return base_.weights.has_value() ? &*base_.weights : nullptr;
+  }
   absl::Status CheckCompatible(const AdapterVersionInfo& version) const;
   // Changes a row in the registry and then in the catalogue.
   absl::StatusOr<AdapterInfo> ChangeRow(

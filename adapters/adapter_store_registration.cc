@@ -78,9 +78,10 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::RegisterFrom(
                           ", the files have ", digest)),
                       "DIGEST_MISMATCH");
   }
-  ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterWeights> weights,
-                   ReadPeftAdapter(fs_, staged->dir(), base_.config,
-                                   options_.limits, options_.dtype));
+  ASSIGN_OR_RETURN(
+      const std::shared_ptr<const AdapterWeights> weights,
+      ReadPeftAdapter(fs_, staged->dir(), base_.config, options_.limits,
+                      options_.dtype, base_weights()));
   RETURN_IF_ERROR(CheckNorms(*weights));
   RETURN_IF_ERROR(RunGate(r, *staged, weights));
   if (r.validate_only) {

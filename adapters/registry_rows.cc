@@ -78,6 +78,31 @@ std::vector<AdapterVersionInfo::Module> ModulesFromJson(const Json& json) {
   return modules;
 }
 
+Json FeaturesToJson(const AdapterFeatures& features) {
+  Json json = Json::Object();
+  if (features.is_plain()) return json;
+  json.Set("keys", StringsToJson(features.keys));
+  Json tokens = Json::Array();
+  for (const Token t : features.invocation_tokens) tokens.Append(t);
+  json.Set("invocation_tokens", std::move(tokens));
+  return json;
+}
+
+AdapterFeatures FeaturesFromJson(const Json& json) {
+  AdapterFeatures features;
+  if (!json.is_object()) return features;
+  if (const Json* keys = json.Find("keys")) {
+    features.keys = StringsFromJson(*keys);
+  }
+  const Json* tokens = json.Find("invocation_tokens");
+  if (tokens == nullptr || !tokens->is_array()) return features;
+  for (const Json& token : tokens->items()) {
+    if (!token.is_int()) continue;
+    features.invocation_tokens.push_back(static_cast<Token>(token.AsInt()));
+  }
+  return features;
+}
+
 absl::Status InsertTarget(Database& db, const Alias& alias, const char* role,
                           size_t position, const AliasTarget& target,
                           double share = 0) {
@@ -165,7 +190,7 @@ absl::Status UpdateAdapterRow(Database& db, const Registry::Adapter& a) {
 absl::Status InsertVersion(Database& db, const AdapterVersionInfo& v) {
   Statement insert(db,
                    "INSERT INTO versions VALUES "
-                   "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+                   "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   return insert.Bind(v.key.tenant)
       .Bind(v.key.name)
       .Bind(v.key.version)
@@ -179,6 +204,7 @@ absl::Status InsertVersion(Database& db, const AdapterVersionInfo& v) {
       .Bind(StringsToJson(v.warnings).Dump())
       .Bind(ModulesToJson(v.modules).Dump())
       .Bind(v.size_bytes)
+      .Bind(FeaturesToJson(v.features).Dump())
       .Run();
 }
 
@@ -245,7 +271,7 @@ absl::StatusOr<std::vector<AdapterVersionInfo>> ReadVersions(Database& db) {
   Statement row(db,
                 "SELECT tenant, name, version, digest, base_fingerprint, "
                 "create_time, max_rank, alpha, use_rslora, "
-                "target_modules, warnings, modules, size_bytes "
+                "target_modules, warnings, modules, size_bytes, features "
                 "FROM versions ORDER BY tenant, name, version");
   std::vector<AdapterVersionInfo> versions;
   while (row.Next()) {
@@ -271,6 +297,7 @@ absl::StatusOr<std::vector<AdapterVersionInfo>> ReadVersions(Database& db) {
     v.warnings = StringsFromJson(row.JsonText());
     v.modules = ModulesFromJson(row.JsonText());
     v.size_bytes = row.Int();
+    v.features = FeaturesFromJson(row.JsonText());
     versions.push_back(std::move(v));
   }
   RETURN_IF_ERROR(row.status());

@@ -115,6 +115,10 @@ constexpr const char* kMigrations[] = {
       CREATE TRIGGER audit_keeps_values BEFORE UPDATE ON audit
         BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END;
     )sql",
+    // 2 -> 3: what a version has beyond plain low-rank parts.
+    R"sql(
+      ALTER TABLE versions ADD COLUMN features TEXT NOT NULL DEFAULT '{}';
+    )sql",
 };
 static_assert(std::size(kMigrations) == kRegistrySchema);
 

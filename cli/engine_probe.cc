@@ -56,18 +56,18 @@ std::shared_ptr<const LoraSlot> RandomAdapter(const Model& model, Ops& ops,
       };
       fill(a, rank * in);
       fill(b, out * rank);
-      weights.modules.push_back(
-          {{layer, projection},
-           "",
-           rank,
-           2.0,
-           ConstTensor(a.data(), dtype, rank, in, in),
-           ConstTensor(b.data(), dtype, out, rank, rank)});
+      LoraModule module;
+      module.id = {layer, projection};
+      module.rank = rank;
+      module.scaling = 2;
+      module.a = ConstTensor(a.data(), dtype, rank, in, in);
+      module.b = ConstTensor(b.data(), dtype, out, rank, rank);
+      weights.modules.push_back(std::move(module));
       weights.storage.push_back(std::move(a));
       weights.storage.push_back(std::move(b));
     }
   }
-  return weights.Pack(ops);
+  return *weights.Pack(ops);  // plain LoRA cannot fail
 }
 
 StepRunner::StepRunner(const Model& model, Ops& ops, KvPool& pool)

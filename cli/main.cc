@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "cli/adapter.h"
+#include "cli/adapter_merge.h"
 #include "cli/adapter_verify.h"
 #include "cli/bench_engine.h"
 #include "cli/bench_limits.h"
@@ -47,6 +48,7 @@ int main(int argc, char** argv) {
   lorikeet::AddModelsCommand(app, &exit_code);
   CLI::App* adapter = lorikeet::AddAdapterCommands(app, &exit_code);
   lorikeet::AddAdapterVerifyCommand(*adapter, &exit_code);
+  lorikeet::AddAdapterMergeCommand(*adapter, &exit_code);
   lorikeet::AddTokenizeCommand(app, &exit_code);
   CLI::App* bench = app.add_subcommand("bench", "Measure what it costs");
   bench->require_subcommand(1);

@@ -12,6 +12,8 @@
 //              32, whose inner sums are integers
 //   LoraShrink k in pieces of 512, each one chain per lane, combined in order
 //   LoraExpand one chain over ascending r, from 0; then y += s * chain
+//   linear     Gemm, bias, LoraExpand of each term; where the row's adapter has
+//              a gain: Gemm, LoraExpand, then y = gain * y + bias in one FMA
 //   attention  keys in tiles of 32 aligned to absolute position 0, online
 //              softmax per tile, splits of 256 positions merged in order
 // so a row's result does not depend on the batch, on chunking or on threads.
@@ -31,6 +33,7 @@
 #include "absl/strings/string_view.h"
 #include "base/token.h"
 #include "kernels/lora_batch.h"
+#include "kernels/packed_weight.h"
 #include "kernels/paged_kv.h"
 #include "kernels/sampling.h"
 #include "kernels/stream.h"
@@ -38,25 +41,12 @@
 
 namespace lorikeet {
 
-// W [out_dim, in_dim] as a backend keeps it, in its own dtype. Immutable.
-class PackedWeight {
- public:
-  virtual ~PackedWeight() = default;
-  virtual int64_t out_dim() const = 0;
-  virtual int64_t in_dim() const = 0;
-  virtual DType dtype() const = 0;
-  virtual int64_t size_bytes() const = 0;
-  // The packed form, for Ops::RestoreWeight of the same backend and build.
-  // Empty if the backend does not offer that.
-  virtual absl::string_view packed_bytes() const { return {}; }
-};
-
 // One linear of a group: y[:, 0:out) = x W^T + b (+ LoRA).
 struct LinearPart {
-  LinearId id;                           // look-up key of LoRA terms
+  LinearId id;                           // look-up key of what adapters change
   const PackedWeight* weight = nullptr;  // [out_dim, in_dim]
   const float* bias = nullptr;           // [out_dim] or null
-  bool adaptable = true;                 // false: lm_head, id is not used
+  bool adaptable = true;                 // false: id is not used
 };
 
 // What follows the linears of a group, row by row.
@@ -66,6 +56,8 @@ struct RopeKvAppend {
   const float* sin = nullptr;
   const float* q_norm = nullptr;  // [head_dim] RMSNorm per head first, or null
   const float* k_norm = nullptr;
+  NormId q_norm_id;  // look-up keys of what adapters change
+  NormId k_norm_id;
   float eps = 0;
   PagedKvView kv;
   std::span<const SequenceRows> sequences;
@@ -88,7 +80,14 @@ struct Epilogue {
   const RopeKvAppend* rope = nullptr;  // kRopeKvAppend
   Tensor residual;                     // kResidual*: [rows, out_dim]
   const float* norm_weight = nullptr;  // kResidualRmsNorm
+  NormId norm_id;                      // kResidualRmsNorm, as RopeKvAppend's
   float eps = 0;                       // kResidualRmsNorm
+};
+
+// One low-rank part of merged weights.
+struct MergeTerm {
+  const PackedLora* weights = nullptr;
+  float scale = 0;
 };
 
 class Ops {
@@ -117,6 +116,14 @@ class Ops {
   // Copies A [rank, in_dim] and B [out_dim, rank], each kept as its own dtype.
   virtual std::unique_ptr<PackedLora> PackLora(ConstTensor a,
                                                ConstTensor b) = 0;
+
+  // out [n, in_dim] f32 = rows row_begin, ... of W + sum_i scale_i B_i A_i, to
+  // host memory: per term delta = one f32 FMA chain over ascending r from 0,
+  // then row += scale * delta in one FMA. Without terms it is W as stored. On
+  // the calling thread, any thread, as packing.
+  virtual void MergeRows(const PackedWeight& w,
+                         std::span<const MergeTerm> terms, int64_t row_begin,
+                         Tensor out) const = 0;
 
   // ---- primitive operators -------------------------------------------------
 
@@ -182,6 +189,21 @@ class Ops {
   virtual void LoraExpand(LinearId id, const LoraBatch& lora, const float* v,
                           Tensor y, Stream& stream) = 0;
 
+  // Shrink of one-hot rows, for an embedding: v[t, 0:rank) = A[:, tokens[t]],
+  // with the layout of LoraShrink. REQUIRES: 0 <= tokens[t] < in_dim.
+  virtual void LoraLookup(LinearId id, const LoraBatch& lora,
+                          std::span<const Token> tokens, float* v,
+                          Stream& stream) = 0;
+
+  // y[i, j] = gain[j] * y[i, j] + bias[j], one FMA. bias may be null: a
+  // product.
+  virtual void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                            Stream& stream) = 0;
+
+  // y[:, cols[j]] = x[:, j]; cols ascend.
+  virtual void ScatterColumns(ConstTensor x, std::span<const int32_t> cols,
+                              Tensor y, Stream& stream) = 0;
+
   // Chooses one token per row of logits [rows, vocab]; logits may be
   // overwritten. out[i].top is filled as params[i].num_logprobs says.
   virtual void Sample(Tensor logits, std::span<const SamplingRow> params,
@@ -206,6 +228,17 @@ class Ops {
   virtual void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                            const LoraBatch& lora, const Epilogue& epilogue,
                            Tensor out, Stream& stream);
+
+  // Embed, with what the rows' adapters change of kEmbedTokens: their own
+  // table, replaced rows, then the low-rank part, then the gain.
+  void EmbedGroup(const PackedWeight& table, std::span<const Token> tokens,
+                  const LoraBatch& lora, Tensor y, Stream& stream);
+
+  // RmsNorm, with the weights that the rows' adapters have for `id`. x may be
+  // y. `heads` > 1: x and weights are those of [rows * heads, cols / heads].
+  void NormGroup(ConstTensor x, NormId id, const float* weight, float eps,
+                 const LoraBatch& lora, int64_t heads, Tensor y,
+                 Stream& stream);
 };
 
 // Where v of (segment, term, row) begins for one linear: terms that adapt the

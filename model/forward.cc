@@ -10,6 +10,7 @@
 
 #include "model/forward.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -77,14 +78,38 @@ const float* DataOrNull(const std::vector<float>& v) {
   return v.empty() ? nullptr : v.data();
 }
 
-Epilogue ResidualRmsNorm(Tensor residual, const std::vector<float>& weight,
-                         float eps) {
+Epilogue ResidualRmsNorm(Tensor residual, NormId id,
+                         const std::vector<float>& weight, float eps) {
   Epilogue epilogue;
   epilogue.kind = Epilogue::Kind::kResidualRmsNorm;
   epilogue.residual = residual;
+  epilogue.norm_id = id;
   epilogue.norm_weight = weight.data();
   epilogue.eps = eps;
   return epilogue;
+}
+
+// Returns the segments of `lora` that change lm_head, as ranges of logit rows.
+LoraBatch LogitSegments(const LoraBatch& lora,
+                        std::span<const int32_t> logit_rows) {
+  const LinearId id = LinearId::LmHead();
+  const auto index_of = [&](int32_t row) {
+    return static_cast<int32_t>(std::ranges::lower_bound(logit_rows, row) -
+                                logit_rows.begin());
+  };
+  LoraBatch result;
+  for (const LoraSegment& segment : lora.segments) {
+    const bool changes =
+        std::ranges::any_of(segment.terms, [id](const LoraTerm& term) {
+          return term.slot->Find(id) != nullptr ||
+                 term.slot->FindOverride(id) != nullptr;
+        });
+    if (!changes) continue;
+    const int32_t begin = index_of(segment.row_begin);
+    const int32_t end = index_of(segment.row_end);
+    if (begin < end) result.segments.push_back({begin, end, segment.terms});
+  }
+  return result;
 }
 
 }  // namespace
@@ -136,19 +161,23 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
   const Tensor sin = w.sin.Resize(rows, config.head_dim / 2);
   w.rope.Fill(batch.sequences, cos.f32(0), sin.f32(0));
 
-  ops_.Embed(model_.embedding(), batch.tokens, residual, stream);
-  ops_.RmsNorm(residual, model_.layer(0).input_norm.data(), eps, x, stream);
+  ops_.EmbedGroup(model_.embedding(), batch.tokens, batch.lora, residual,
+                  stream);
+  ops_.NormGroup(residual, {0, NormId::Kind::kInput},
+                 model_.layer(0).input_norm.data(), eps, batch.lora,
+                 /*heads=*/1, x, stream);
 
-  LinearPart lm_head;
-  lm_head.weight = &model_.lm_head();
-  lm_head.adaptable = false;
+  const LinearPart lm_head{LinearId::LmHead(), &model_.lm_head()};
   for (int64_t i = 0; i < config.num_layers; ++i) {
     const LayerWeights& layer = model_.layer(i);
     const PagedKvView kv = pool_.layer(i);
     const int64_t window = config.sliding_window[static_cast<size_t>(i)];
+    const int32_t index = static_cast<int32_t>(i);
     const bool is_last = i + 1 == config.num_layers;
     const std::vector<float>& next_norm =
         is_last ? model_.final_norm() : model_.layer(i + 1).input_norm;
+    const NormId next_norm_id =
+        is_last ? NormId::Final() : NormId{index + 1, NormId::Kind::kInput};
     const auto part = [&](Projection p) { return Part(layer, i, p); };
 
     RopeKvAppend rope;
@@ -156,6 +185,8 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     rope.sin = sin.f32(0);
     rope.q_norm = DataOrNull(layer.q_norm);
     rope.k_norm = DataOrNull(layer.k_norm);
+    rope.q_norm_id = {index, NormId::Kind::kQ};
+    rope.k_norm_id = {index, NormId::Kind::kK};
     rope.eps = eps;
     rope.kv = kv;
     rope.sequences = batch.sequences;
@@ -172,9 +203,11 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
 
     const std::array gate_up = {part(Projection::kGate), part(Projection::kUp)};
     ops_.WillRead(gate_up);
-    ops_.LinearGroup(attention, o, batch.lora,
-                     ResidualRmsNorm(residual, layer.post_norm, eps), x,
-                     stream);
+    ops_.LinearGroup(
+        attention, o, batch.lora,
+        ResidualRmsNorm(residual, {index, NormId::Kind::kPostAttention},
+                        layer.post_norm, eps),
+        x, stream);
 
     Epilogue silu_mul;
     silu_mul.kind = Epilogue::Kind::kSiluMul;
@@ -188,13 +221,15 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
       ops_.WillRead(Qkv(model_.layer(i + 1), i + 1));
     }
     ops_.LinearGroup(mlp, down, batch.lora,
-                     ResidualRmsNorm(residual, next_norm, eps), x, stream);
+                     ResidualRmsNorm(residual, next_norm_id, next_norm, eps), x,
+                     stream);
   }
 
   if (logit_rows == 0) return logits;
   const Tensor last = w.last.Resize(logit_rows, config.hidden_size);
   ops_.GatherRows(x, batch.logit_rows, last, stream);
-  ops_.LinearGroup(last, std::span(&lm_head, 1), LoraBatch(), Epilogue(),
+  ops_.LinearGroup(last, std::span(&lm_head, 1),
+                   LogitSegments(batch.lora, batch.logit_rows), Epilogue(),
                    logits, stream);
   return logits;
 }

@@ -37,12 +37,19 @@ ConstTensor CpuOps::PrepareInput(ConstTensor x,
   bool needs_f32 = false;
   bool needs_bf16 = false;
   bool needs_int8 = false;
-  for (const LinearPart& part : parts) {
-    const DType weight = part.weight->dtype();
-    const bool rounds = RoundsInputOf(weight);
+  const auto meet = [&](const PackedWeight& weight) {
+    const bool rounds = RoundsInputOf(weight.dtype());
     needs_bf16 |= rounds;
-    needs_int8 |= weight == DType::kI8;
-    needs_f32 |= !rounds && weight != DType::kI8;
+    needs_int8 |= weight.dtype() == DType::kI8;
+    needs_f32 |= !rounds && weight.dtype() != DType::kI8;
+  };
+  for (size_t i = 0; i < parts.size(); ++i) {
+    meet(*parts[i].weight);
+    for (const auto& range : overrides_[i]) {
+      if (range.value != nullptr && range.value->weight != nullptr) {
+        meet(*range.value->weight);
+      }
+    }
   }
   if (needs_f32) x = SpreadRows(x);
   input_.f32 = x;
@@ -79,10 +86,13 @@ void CpuOps::QuantizeInput(ConstTensor x) {
   input_.int8 = {q, scales, offsets, blocks};
 }
 
-void CpuOps::MultiplyPanels(const Panels& panels, int64_t panel, int64_t count,
-                            int64_t row_begin, int64_t rows, float* y,
+void CpuOps::MultiplyPanels(const PackedWeight& weight, const PanelTask& task,
+                            int64_t row_begin, int64_t row_end, float* y,
                             int64_t y_stride) {
-  const char* first = panels.panel(panel);
+  const Panels& panels = static_cast<const Weight&>(weight).panels;
+  const int64_t rows = row_end - row_begin;
+  const int64_t count = task.count;
+  const char* first = panels.panel(task.panel);
   if (panels.dtype() == DType::kI8) {
     const Int8Rows& all = input_.int8;
     const Int8Rows x = {all.q + row_begin * all.blocks * kInt8Block,

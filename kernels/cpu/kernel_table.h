@@ -134,6 +134,10 @@ struct KernelTable {
                     const float* sin);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
   void (*add)(const float* x, int64_t n, float* y);  // y += x
+  // y = a * x + y, one FMA.
+  void (*mul_add)(float a, const float* x, int64_t n, float* y);
+  // y = gain * y + bias, one FMA; bias may be null: a product.
+  void (*scale)(const float* gain, const float* bias, int64_t n, float* y);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
 
   // Largest value and its lowest index; NaN counts as -infinity.

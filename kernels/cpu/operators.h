@@ -34,6 +34,8 @@ struct GroupInput {
   int64_t bf16_stride = 0;
   Int8Rows int8;
 };
+// What adapters change of one linear, beside the low-rank parts.
+using Overrides = std::vector<RowRange<LoraSlot::Override>>;
 
 class CpuOps final : public Ops {
  public:
@@ -49,6 +51,8 @@ class CpuOps final : public Ops {
                                               DType dtype,
                                               absl::string_view bytes) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+  void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
+                 int64_t row_begin, Tensor out) const override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;
@@ -76,6 +80,13 @@ class CpuOps final : public Ops {
                   Stream& stream) override;
   void LoraExpand(LinearId id, const LoraBatch& lora, const float* v, Tensor y,
                   Stream& stream) override;
+  void LoraLookup(LinearId id, const LoraBatch& lora,
+                  std::span<const Token> tokens, float* v,
+                  Stream& stream) override;
+  void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                    Stream& stream) override;
+  void ScatterColumns(ConstTensor x, std::span<const int32_t> cols, Tensor y,
+                      Stream& stream) override;
   void Sample(Tensor logits, std::span<const SamplingRow> params,
               std::span<SampledRow> out, Stream& stream) override;
   void Logprobs(ConstTensor logits, std::span<const Token> targets,
@@ -137,34 +148,36 @@ class CpuOps final : public Ops {
   void PrefetchExpand(const std::vector<LoraWork>& work, int64_t panel,
                       int64_t count);
 
-  // group_input.cc. Brings x into the forms that the weights of `parts` are
-  // multiplied with; returns its f32 form.
+  // group_input.cc. Brings x into the forms that the weights of `parts` and of
+  // overrides_ are multiplied with; returns its f32 form.
   ConstTensor PrepareInput(ConstTensor x, std::span<const LinearPart> parts);
   bool RoundsInputOf(DType weight) const;
   ConstTensor SpreadRows(ConstTensor x);
   void RoundInput(ConstTensor x);
   void QuantizeInput(ConstTensor x);
-  // x of the group, rows [row_begin, row_begin + rows), times some panels.
-  void MultiplyPanels(const Panels& panels, int64_t panel, int64_t count,
-                      int64_t row_begin, int64_t rows, float* y,
+  // x of the group, rows [row_begin, row_end), times some panels of a matrix.
+  void MultiplyPanels(const PackedWeight& weight, const PanelTask& task,
+                      int64_t row_begin, int64_t row_end, float* y,
                       int64_t y_stride);
   // read_ahead.cc. Tells each worker where its part of the announced weights
   // begins; `rows` are those of the step.
   void ReadAhead(int64_t rows);
   void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
-  // Rows [row_begin, row_end) of one task of one part, LoRA and bias included,
-  // into `tile`.
-  void ComputePanels(const LinearPart& part, const std::vector<LoraWork>& lora,
+  // Rows [row_begin, row_end) of one task of one part, with all that adapters
+  // change, into `tile`. `index` is the part's in lora_ and overrides_.
+  void ComputePanels(const LinearPart& part, size_t index,
                      const PanelTask& task, int64_t row_begin, int64_t row_end,
                      float* tile, int64_t tile_stride);
   void RunPanels(ConstTensor x, std::span<const LinearPart> parts,
                  const GroupOutput& output);
-  void StoreTask(ConstTensor x, const LinearPart& part,
-                 const std::vector<LoraWork>& lora, const PanelTask& task,
+  void StoreTask(ConstTensor x, const LinearPart& part, const PanelTask& task,
                  Tensor y, bool add, float* tile);
   void SiluTask(ConstTensor x, std::span<const LinearPart> parts,
                 const PanelTask& task, Tensor y, float* tile);
-  void FinishRope(const RopeKvAppend& rope, Tensor q, Tensor k, Tensor v);
+  void ReplaceRows(ConstTensor x, std::span<const LinearPart> parts, Tensor out,
+                   Stream& stream);
+  void FinishRope(const RopeKvAppend& rope, const LoraBatch& lora, Tensor q,
+                  Tensor k, Tensor v);
 
   void PlanAttention(const AttentionShape& shape,
                      std::span<const SequenceRows> sequences);
@@ -202,7 +215,9 @@ class CpuOps final : public Ops {
   Scratch shrunk_;                           // v of a group
   Scratch parts_;                            // k and v of a group
   Scratch partials_;                         // attention splits
+  Scratch replaced_;                         // outputs of replaced rows
   std::vector<std::vector<LoraWork>> lora_;  // per part
+  std::vector<Overrides> overrides_;         // per part; mostly empty
   std::vector<ShrinkTask> shrink_tasks_;
   std::vector<PanelTask> panel_tasks_;
   std::vector<const Panels*> will_read_;

@@ -21,7 +21,7 @@ AdapterResidency::AdapterResidency(AdapterStore& store)
     : store_(store), num_slots_(store.GetResidency().device_slots) {}
 
 void AdapterResidency::Begin(std::span<const AdapterKey> in_use) {
-  num_in_use_ = static_cast<int64_t>(in_use.size());
+  in_use_.assign(in_use.begin(), in_use.end());
   for (const AdapterKey& key : in_use) CHECK(IsLeased(key));
 }
 
@@ -33,8 +33,10 @@ bool AdapterResidency::IsResident(const AdapterKey& key) const {
   return true;
 }
 
-bool AdapterResidency::HasRoomFor(const AdapterKey& key) const {
-  return leases_.contains(key) || num_in_use_ < num_slots_;
+bool AdapterResidency::HasRoomFor(std::span<const AdapterKey> keys) const {
+  const int64_t others = std::ranges::count_if(
+      in_use_, [&](const AdapterKey& key) { return !Contains(keys, key); });
+  return others + static_cast<int64_t>(keys.size()) <= num_slots_;
 }
 
 const LoraSlot* AdapterResidency::SlotOf(const AdapterKey& key) const {

@@ -138,7 +138,7 @@ std::shared_ptr<TokenStream> AliasMonitor::Watch(
                         route.rule};
   std::shared_ptr<ShadowTraffic::Run> run;
   if (route.shadow != nullptr) {
-    copy.adapter = route.shadow;
+    copy.adapters = {{route.shadow, 1}};
     run = shadows_.Start(
         std::move(copy), [state = state_, subject](ShadowVerdict verdict) {
           MutexLock lock(&state->mu);

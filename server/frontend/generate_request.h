@@ -18,6 +18,7 @@
 #include "absl/strings/string_view.h"
 #include "base/token.h"
 #include "server/engine/engine.h"
+#include "server/frontend/composition.h"
 #include "server/frontend/model_info.h"
 
 namespace lorikeet {
@@ -65,7 +66,9 @@ struct OutputInput {
 };
 
 struct GenerateInput {
+  // Exactly one of the two: a task, or adapters to sum.
   std::string task;
+  std::vector<AdapterPart> adapters;
   // Exactly one of the two.
   std::optional<std::string> text;
   std::optional<std::vector<uint32_t>> token_ids;
@@ -96,7 +99,7 @@ absl::StatusOr<std::vector<Token>> CheckTokens(absl::string_view field,
                                                const ModelInfo& model);
 
 // Returns what the engine runs for `input` with its text already tokenized to
-// `prompt`, but for the adapter.
+// `prompt`, but for the adapters.
 // Errors: INVALID_ARGUMENT naming field, value and limit; with the reason
 // CONTEXT_LENGTH_EXCEEDED if prompt and max_tokens do not fit the model.
 absl::StatusOr<EngineRequest> BuildEngineRequest(const GenerateInput& input,

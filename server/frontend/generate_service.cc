@@ -31,10 +31,11 @@ GenerateService::GenerateService(const ModelInfo& model,
       monitor_(monitor) {}
 
 absl::StatusOr<Route> GenerateService::ResolveTask(const std::string& task,
-                                                   const std::string& key) {
+                                                   const std::string& key,
+                                                   const std::string& field) {
   if (task.empty()) {
     return FieldError(
-        "task",
+        field,
         absl::StrCat("is empty: name an adapter, an alias or the base model ",
                      Quote(model_.id)),
         "TASK_MISSING");
@@ -42,16 +43,54 @@ absl::StatusOr<Route> GenerateService::ResolveTask(const std::string& task,
   if (task == model_.id) return Route();
   const absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(task);
   if (!ref.ok()) {
-    return WithField(WithReason(Annotate(ref.status(), "task"), "INVALID_TASK"),
-                     "task");
+    return WithField(WithReason(Annotate(ref.status(), field), "INVALID_TASK"),
+                     field);
   }
   absl::StatusOr<Route> route = adapters_.FindRoute(*ref, key);
   if (route.ok()) return route;
   const absl::Status status = WithDefaultReason(
-      Annotate(route.status(), absl::StrCat("task ", Quote(task))),
+      Annotate(route.status(), absl::StrCat(field, " ", Quote(task))),
       absl::IsNotFound(route.status()) ? "ADAPTER_NOT_FOUND"
                                        : "ADAPTER_INCOMPATIBLE");
-  return WithResource(WithField(status, "task"), "adapter", task);
+  return WithResource(WithField(status, field), "adapter", task);
+}
+
+// What is larger than the device would be loaded and evicted for ever.
+absl::Status GenerateService::CheckFitsDevice(
+    std::span<const RequestAdapter> adapters) {
+  if (adapters.size() < 2) return absl::OkStatus();
+  int64_t bytes = 0;
+  for (const RequestAdapter& a : adapters) bytes += a.version->size_bytes;
+  const int64_t limit = adapters_.GetResidency().device_bytes_max;
+  if (bytes <= limit) return absl::OkStatus();
+  return WithField(WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                                  "adapters have ", bytes,
+                                  " bytes in total, the device holds ", limit)),
+                              "DEVICE_FULL"),
+                   "adapters");
+}
+
+// Parts are watched and shadowed by nobody: an alias answers for one version.
+absl::StatusOr<std::vector<RequestAdapter>> GenerateService::ResolveParts(
+    const GenerateInput& input) {
+  if (!input.task.empty()) {
+    return FieldError("task", "cannot be given beside adapters");
+  }
+  RETURN_IF_ERROR(CheckParts(input.adapters));
+  std::vector<RequestAdapter> adapters;
+  for (size_t i = 0; i < input.adapters.size(); ++i) {
+    const AdapterPart& part = input.adapters[i];
+    const std::string field = absl::StrCat("adapters[", i, "].name");
+    ASSIGN_OR_RETURN(Route route,
+                     ResolveTask(part.name, input.routing_key, field));
+    if (route.version == nullptr) {
+      return FieldError(field, "is the base model, which is always there");
+    }
+    adapters.push_back({std::move(route.version), part.scale.value_or(1)});
+  }
+  RETURN_IF_ERROR(CheckComposition(input.adapters, adapters, model_));
+  RETURN_IF_ERROR(CheckFitsDevice(adapters));
+  return adapters;
 }
 
 absl::StatusOr<std::vector<Token>> GenerateService::Encode(
@@ -99,7 +138,14 @@ absl::StatusOr<Generation> GenerateService::Generate(
     const GenerateInput& input) {
   Generation generation;
   RETURN_IF_ERROR(CheckRoutingKey(input.routing_key));
-  ASSIGN_OR_RETURN(Route route, ResolveTask(input.task, input.routing_key));
+  Route route;
+  std::vector<RequestAdapter> adapters;
+  if (input.adapters.empty()) {
+    ASSIGN_OR_RETURN(route, ResolveTask(input.task, input.routing_key));
+    if (route.version != nullptr) adapters.push_back({route.version, 1});
+  } else {
+    ASSIGN_OR_RETURN(adapters, ResolveParts(input));
+  }
   ASSIGN_OR_RETURN(std::vector<Token> prompt, EncodePrompt(input));
   ASSIGN_OR_RETURN(EngineRequest request,
                    BuildEngineRequest(input, std::move(prompt), model_));
@@ -109,17 +155,17 @@ absl::StatusOr<Generation> GenerateService::Generate(
   if (!request.stop.stop.empty() && tokenizer_ == nullptr) {
     return WithField(NoTokenizer(), "stop.stop");
   }
-  // Only the engine holds the version: a reader that stalls behind the last
-  // event must not keep it alive.
-  if (route.version != nullptr) {
-    generation.adapter = route.version->key;
-    request.tenant = route.version->key.tenant;
+  // Only the engine holds the versions: a reader that stalls behind the last
+  // event must not keep them alive.
+  for (const RequestAdapter& adapter : adapters) {
+    generation.adapters.push_back({adapter.version->key, adapter.scale});
+    request.tenant = adapter.version->key.tenant;
   }
   generation.candidates = request.sampling.n;
   const bool is_watched = monitor_ != nullptr && route.is_watched;
   EngineRequest copy;
   if (is_watched && route.shadow != nullptr) copy = request;
-  request.adapter = route.version;
+  request.adapters = std::move(adapters);
   ASSIGN_OR_RETURN(generation.stream, engine_.Submit(std::move(request)));
   if (is_watched) {
     generation.stream =

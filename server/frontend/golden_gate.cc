@@ -124,7 +124,7 @@ absl::StatusOr<EngineRequest> GoldenGate::MakeRequest(
     ASSIGN_OR_RETURN(request.prompt,
                      CheckTokens("token_ids", golden.token_ids, model_));
   }
-  request.adapter = version;
+  request.adapters = {{version, 1}};
   request.tenant = version->key.tenant;
   request.stop.max_tokens =
       static_cast<int32_t>(std::max<size_t>(1, golden.tokens.size()));

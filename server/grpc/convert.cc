@@ -225,6 +225,11 @@ absl::StatusOr<std::optional<uint64_t>> ParseEtag(const std::string& etag) {
 absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in) {
   GenerateInput out;
   out.task = in.task();
+  for (const v1::AdapterPart& part : in.adapters()) {
+    out.adapters.push_back(
+        {part.name(),
+         part.has_scale() ? std::optional<float>(part.scale()) : std::nullopt});
+  }
   if (in.prompt_case() == v1::GenerateRequest::kText) out.text = in.text();
   if (in.prompt_case() == v1::GenerateRequest::kTokenIds) {
     out.token_ids.emplace(in.token_ids().ids().begin(),
@@ -248,11 +253,19 @@ absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in) {
 void ToProto(const StartedEvent& in, const EventContext& context,
              v1::GenerationStarted* out) {
   out->set_request_id(context.request_id);
-  if (context.adapter.has_value()) {
-    const AdapterKey& key = *context.adapter;
+  if (context.adapters.size() == 1) {
+    const AdapterKey& key = context.adapters[0].key;
     out->set_adapter(AdapterName(key.tenant, key.name));
     out->set_adapter_revision(key.digest.ToHex());
     out->set_adapter_version(key.version);
+  }
+  for (const GenerationAdapter& adapter : context.adapters) {
+    if (!context.names_parts) break;
+    v1::ResolvedAdapter* const part = out->add_adapters();
+    part->set_adapter(AdapterName(adapter.key.tenant, adapter.key.name));
+    part->set_revision(adapter.key.digest.ToHex());
+    part->set_version(adapter.key.version);
+    part->set_scale(adapter.scale);
   }
   out->set_prompt_tokens(ToUint32(in.prompt_tokens));
   out->set_cached_tokens(ToUint32(in.cached_tokens));

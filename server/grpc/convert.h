@@ -9,6 +9,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -52,7 +53,8 @@ absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in);
 // Says what a generation's events look like in messages.
 struct EventContext {
   std::string request_id;
-  std::optional<AdapterKey> adapter;
+  std::vector<GenerationAdapter> adapters;
+  bool names_parts = false;  // the request had `adapters`
   bool omit_token_ids = false;
   std::function<std::string(Token)> token_bytes;
 };

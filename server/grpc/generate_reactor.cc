@@ -118,7 +118,8 @@ void GenerateCall::Admit(const GenerateInput& input) {
       stream->Cancel();
       return;
     }
-    events_.adapter = std::move(generation->adapter);
+    events_.adapters = std::move(generation->adapters);
+    events_.names_parts = !input.adapters.empty();
     candidates_ = generation->candidates;
     stream_ = stream;
   }

@@ -143,7 +143,7 @@ TEST_F(AdapterStoreTest, ChecksTheExpectedDigest) {
 TEST_F(AdapterStoreTest, RefusesABadAdapterAndStoresNothing) {
   AdapterStore::RegisterRequest r;
   r.name = "a";
-  r.path = WriteAdapter(options_.roots[0] + "/dora", 1, R"("use_dora": true)");
+  r.path = WriteAdapter(options_.roots[0] + "/bd", 1, R"("use_bdlora": {})");
   const auto refused = store_->Register(r);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(ReasonOf(refused.status()), "ADAPTER_UNSUPPORTED");

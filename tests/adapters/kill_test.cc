@@ -363,10 +363,11 @@ void FillRegistry(const std::string& dir, int adapters) {
     stdfs::rename(content, absl::StrCat(dir, "/adapters/", digest));
     run(absl::StrCat("INSERT INTO adapters VALUES ('default', 'n", i,
                      "', 'u', '', '', '[]', 0, ", i, ", 1, 1)"));
-    run(absl::StrCat("INSERT INTO versions VALUES ('default', 'n", i, "', 1, '",
-                     digest, "', '", base,
-                     "', 1, 2, 4.0, 0, '[\"q_proj\"]', '[]', "
-                     "'[[\"model.layers.0.self_attn.q_proj\",2,2.0]]', 400)"));
+    run(absl::StrCat(
+        "INSERT INTO versions VALUES ('default', 'n", i, "', 1, '", digest,
+        "', '", base,
+        "', 1, 2, 4.0, 0, '[\"q_proj\"]', '[]', "
+        "'[[\"model.layers.0.self_attn.q_proj\",2,2.0]]', 400, '{}')"));
     run(absl::StrCat("INSERT INTO aliases VALUES ('default', 't", i, "', ", i,
                      ", NULL, NULL, NULL, NULL)"));
     run(absl::StrCat("INSERT INTO alias_targets VALUES ('default', 't", i,

@@ -51,6 +51,7 @@ class RegistryTest : public ::testing::Test {
     v.target_modules = {"q_proj", "v_proj"};
     v.warnings = {"something"};
     v.modules = {{"model.layers.0.self_attn.q_proj", 16, 0.1 / 3}};
+    v.features = {{"alora_invocation_tokens"}, {7, 7}};
     v.size_bytes = int64_t{5} << 32;
     return v;
   }
@@ -102,6 +103,7 @@ TEST_F(RegistryTest, SurvivesReopen) {
   EXPECT_EQ(v.modules[0].name, expected.modules[0].name);
   EXPECT_EQ(v.modules[0].scaling, expected.modules[0].scaling);
   EXPECT_EQ(v.size_bytes, expected.size_bytes);
+  EXPECT_EQ(v.features, expected.features);
   ASSERT_EQ(contents->aliases.size(), 1u);
   EXPECT_EQ(contents->aliases[0].DescribeTargets(), "a@1");
 }
@@ -179,6 +181,20 @@ TEST_F(RegistryTest, DeletesAnAdapterWithVersionsAndAliases) {
   EXPECT_EQ(contents->versions.size(), 1u);
   ASSERT_EQ(contents->aliases.size(), 1u);
   EXPECT_EQ(contents->aliases[0].name, "to-b");
+}
+
+TEST_F(RegistryTest, VersionsOfTheSecondSchemaArePlainLora) {
+  const Registry::Adapter row = Row("default", "a");
+  {
+    const auto registry = Open();
+    ASSERT_TRUE(registry->CreateAdapter(row, VersionOf(row, 1), {}).ok());
+  }
+  Sql("ALTER TABLE versions DROP COLUMN features; PRAGMA user_version = 2");
+  const auto contents = Open()->ReadAll();
+  ASSERT_TRUE(contents.ok()) << contents.status();
+  ASSERT_EQ(contents->versions.size(), 1u);
+  EXPECT_TRUE(contents->versions[0].features.is_plain());
+  EXPECT_EQ(contents->versions[0].max_rank, 16);
 }
 
 TEST_F(RegistryTest, RefusesANewerSchema) {
@@ -302,7 +318,7 @@ TEST_F(RegistryTest, NamesBothNumbersOfANewerSchema) {
   Sql("PRAGMA user_version = 999");
   const auto registry = Registry::Open(path_);
   EXPECT_EQ(registry.status().message(),
-            "registry has schema 999, this program knows up to 2: it was "
+            "registry has schema 999, this program knows up to 3: it was "
             "written by a newer one");
 }
 

@@ -30,6 +30,55 @@ TEST_P(EmbedTest, ReadsTheRowsOfAPackedTable) {
   }
 }
 
+// Rows with a table of their own, replaced rows, a low-rank part with a gain,
+// and base rows, side by side.
+TEST_P(EmbedTest, AGroupGivesEachRowWhatItsAdapterChanges) {
+  constexpr LinearId kId = LinearId::EmbedTokens();
+  for (const int64_t hidden : kOddSizes) {
+    const Matrix table = Matrix::Random(rng_, 100, hidden);
+    const Matrix own = Matrix::Random(rng_, 100, hidden, DType::kBF16);
+    const Matrix rows = Matrix::Random(rng_, 2, hidden);
+    std::vector<AdapterWeights> low_rank;
+    low_rank.push_back({kId, Matrix::Random(rng_, 3, 100),
+                        Matrix::Random(rng_, hidden, 3), 0.5f});
+    const auto packed = cpu_->PackWeight(table.view(), DType::kF32);
+    const size_t index = static_cast<size_t>(kId.index());
+    LoraSlot saved, replaced, dora = PackSlot(*cpu_, low_rank);
+    for (LoraSlot* slot : {&saved, &replaced, &dora}) {
+      slot->overrides.resize(index + 1);
+      slot->overrides[index] = std::make_unique<LoraSlot::Override>();
+    }
+    saved.overrides[index]->weight = cpu_->PackWeight(own.view(), DType::kBF16);
+    replaced.overrides[index]->replaced = {7, 50};
+    replaced.overrides[index]->rows =
+        cpu_->PackWeight(rows.view(), DType::kF32);
+    const std::vector<float> gain = RandomFloats(rng_, hidden);
+    dora.overrides[index]->gain = gain;
+    LoraBatch lora;
+    lora.segments = {
+        {1, 3, {{&saved, 1}}}, {3, 6, {{&replaced, 1}}}, {7, 9, {{&dora, 1}}}};
+    const std::vector<Token> tokens = {7, 7, 50, 7, 8, 50, 7, 7, 99};
+    const Matrix y(9, hidden);
+    cpu_->EmbedGroup(*packed, tokens, lora, y.view(), *stream_);
+    for (int64_t j = 0; j < hidden; ++j) {
+      const auto dora_of = [&](int64_t token) {
+        double delta = 0;
+        for (int64_t r = 0; r < 3; ++r) {
+          delta += low_rank[0].b.At(j, r) * low_rank[0].a.At(r, token);
+        }
+        return (table.At(token, j) + 0.5 * delta) * gain[size_t(j)];
+      };
+      const double expected[] = {table.At(7, j), own.At(7, j),   own.At(50, j),
+                                 rows.At(0, j),  table.At(8, j), rows.At(1, j),
+                                 table.At(7, j), dora_of(7),     dora_of(99)};
+      for (int64_t i = 0; i < 7; ++i) ASSERT_EQ(y.At(i, j), expected[i]) << i;
+      for (int64_t i = 7; i < 9; ++i) {
+        ASSERT_NEAR(y.At(i, j), expected[i], 400 * kEps) << i;
+      }
+    }
+  }
+}
+
 TEST_P(EmbedTest, GathersRows) {
   const Matrix x = Matrix::Random(rng_, 10, 33, DType::kF32, 1, 3);
   const std::vector<int32_t> rows = {9, 0, 0, 4};

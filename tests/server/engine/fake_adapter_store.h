@@ -26,8 +26,10 @@ class FakeAdapterStore final : public AdapterStore {
   // Makes an adapter that requests can name; `slot` may hold no weights.
   VersionRef AddAdapter(
       const std::string& name,
-      std::shared_ptr<const LoraSlot> slot = std::make_shared<LoraSlot>()) {
+      std::shared_ptr<const LoraSlot> slot = std::make_shared<LoraSlot>(),
+      std::vector<Token> invocation = {}) {
     auto info = std::make_shared<AdapterVersionInfo>();
+    info->features.invocation_tokens = std::move(invocation);
     info->key = {"default", name, 1, DigestOf(name)};
     MutexLock lock(&mu_);
     known_[info->key].slot = std::move(slot);

@@ -179,7 +179,7 @@ class RightAdapterTest : public ::testing::Test {
                                                       int prompt) {
     EngineRequest r;
     r.prompt = prompts_[static_cast<size_t>(prompt)];
-    r.adapter = std::move(version);
+    r.adapters = {{std::move(version), 1}};
     r.stop.max_tokens = kAnswerTokens;
     r.output.text = false;
     return engine_->Submit(std::move(r));
