@@ -196,7 +196,7 @@ void Ops::EmbedGroup(const PackedWeight& table, std::span<const Token> tokens,
 void Ops::NormGroup(ConstTensor x, NormId id, const float* weight, float eps,
                     const LoraBatch& lora, int64_t heads, Tensor y,
                     Stream& stream) {
-  const auto norm = [&](int64_t begin, int64_t end, const float* own) {
+  const auto norm = [&](int64_t begin, int64_t end, const float* w) {
     const int64_t rows = end - begin;
     ConstTensor in = RowsOf(x, begin, end);
     Tensor out = y.Rows(begin, rows);
@@ -206,11 +206,13 @@ void Ops::NormGroup(ConstTensor x, NormId id, const float* weight, float eps,
                        x.cols / heads);
       out = Tensor::F32(out.f32(0), rows * heads, y.cols / heads);
     }
-    RmsNorm(in, own == nullptr ? weight : own, eps, out, stream);
+    RmsNorm(in, w, eps, out, stream);
   };
   const auto ranges = SplitRows(lora, id, y.rows);
-  if (ranges.empty()) norm(0, y.rows, nullptr);
-  for (const auto& [begin, end, own] : ranges) norm(begin, end, own);
+  if (ranges.empty()) return norm(0, y.rows, weight);
+  for (const auto& [begin, end, own] : ranges) {
+    norm(begin, end, own == nullptr ? weight : own);
+  }
 }
 
 int64_t LoraLayout(LinearId id, const LoraBatch& lora,

@@ -230,9 +230,11 @@ class Ops {
                            Tensor out, Stream& stream);
 
   // Embed, with what the rows' adapters change of kEmbedTokens: their own
-  // table, replaced rows, then the low-rank part, then the gain.
-  void EmbedGroup(const PackedWeight& table, std::span<const Token> tokens,
-                  const LoraBatch& lora, Tensor y, Stream& stream);
+  // table, replaced rows, then the low-rank part, then the gain. The default
+  // composes the primitives above.
+  virtual void EmbedGroup(const PackedWeight& table,
+                          std::span<const Token> tokens, const LoraBatch& lora,
+                          Tensor y, Stream& stream);
 
   // RmsNorm, with the weights that the rows' adapters have for `id`. x may be
   // y. `heads` > 1: x and weights are those of [rows * heads, cols / heads].

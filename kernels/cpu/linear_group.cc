@@ -23,6 +23,11 @@ constexpr int64_t kBlockRows = 48;
 constexpr int64_t kMaxTaskPanels = 4;
 constexpr int64_t kTileStride = 2 * kMaxTaskPanels * kGroup;
 
+const PackedWeight* WeightOf(const LinearPart& part,
+                             const LoraSlot::Override* o) {
+  return o != nullptr && o->weight != nullptr ? o->weight.get() : part.weight;
+}
+
 // The weights of a head norm for row `i`, null = there is no such norm.
 const float* NormOfRow(const std::vector<RowRange<float>>& norms,
                        const float* base, int64_t i) {
@@ -80,8 +85,9 @@ void CpuOps::ComputePanels(const LinearPart& part, size_t index,
   };
   const auto add_bias = [&](const float* bias, int64_t begin, int64_t end) {
     if (bias == nullptr) return;
-    for (int64_t i = begin; i < end; ++i)
+    for (int64_t i = begin; i < end; ++i) {
       kernels_.add(bias + col, cols, row(i));
+    }
   };
   const Overrides& overrides = overrides_[index];
   if (overrides.empty()) {
@@ -94,14 +100,23 @@ void CpuOps::ComputePanels(const LinearPart& part, size_t index,
   const auto bias_of = [&](const LoraSlot::Override* o) {
     return o != nullptr && !o->bias.empty() ? o->bias.data() : part.bias;
   };
-  for (const auto& [range_begin, range_end, o] : overrides) {
-    const int64_t begin = std::max(row_begin, range_begin);
-    const int64_t end = std::min(row_end, range_end);
+  // Ranges of one matrix together: weights are read once for all their rows.
+  for (size_t r = 0, next; r < overrides.size(); r = next) {
+    const PackedWeight* weight = WeightOf(part, overrides[r].value);
+    next = r + 1;
+    while (next < overrides.size() &&
+           WeightOf(part, overrides[next].value) == weight) {
+      ++next;
+    }
+    const int64_t begin = std::max(row_begin, overrides[r].row_begin);
+    const int64_t end = std::min(row_end, overrides[next - 1].row_end);
     if (begin >= end) continue;
-    const bool has_own = o != nullptr && o->weight != nullptr;
-    MultiplyPanels(has_own ? *o->weight : *part.weight, task, begin, end,
-                   row(begin), tile_stride);
-    if (o == nullptr || o->gain.empty()) add_bias(bias_of(o), begin, end);
+    MultiplyPanels(*weight, task, begin, end, row(begin), tile_stride);
+  }
+  for (const auto& [range_begin, range_end, o] : overrides) {
+    if (o != nullptr && !o->gain.empty()) continue;  // its bias comes last
+    add_bias(bias_of(o), std::max(row_begin, range_begin),
+             std::min(row_end, range_end));
   }
   ExpandPanels(lora_[index], row_begin, row_end, task.panel, task.count, tile,
                tile_stride);

@@ -129,6 +129,10 @@ void ToProto(const AdapterVersionInfo& in, v1::LoraSpec* out) {
   out->set_rank(ToUint32(in.max_rank));
   out->set_alpha(static_cast<float>(in.alpha));
   out->set_use_rslora(in.use_rslora);
+  for (const std::string& key : in.features.keys) {
+    out->add_features(key);
+    if (key == "use_dora") out->set_use_dora(true);
+  }
   for (const std::string& target : in.target_modules) {
     out->add_target_modules(target);
   }

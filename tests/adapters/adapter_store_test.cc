@@ -151,6 +151,20 @@ TEST_F(AdapterStoreTest, RefusesABadAdapterAndStoresNothing) {
   EXPECT_TRUE(stdfs::is_empty(options_.state_dir + "/tmp"));
 }
 
+TEST_F(AdapterStoreTest, KnowsTheFeaturesOfAVersionAfterARestart) {
+  AdapterStore::RegisterRequest r;
+  r.name = "a";
+  r.path = WriteAdapter(options_.roots[0] + "/alora", 1,
+                        R"("alora_invocation_tokens": [3, 1])");
+  ASSERT_TRUE(store_->Register(r).ok());
+  Open();
+  const auto version = Resolve("a");
+  ASSERT_TRUE(version.ok()) << version.status();
+  EXPECT_EQ((*version)->features.keys,
+            std::vector<std::string>{"alora_invocation_tokens"});
+  EXPECT_EQ((*version)->features.invocation_tokens, (std::vector<Token>{3, 1}));
+}
+
 TEST_F(AdapterStoreTest, RefusesBadNamesAndMetadata) {
   for (const std::string name : {"", "../x", "a b", "-"}) {
     AdapterStore::RegisterRequest r;
