@@ -6,8 +6,9 @@ first token of a cold adapter against a warm one.
 
 Makes random rank-4 adapters on q_proj and v_proj for the model, starts one
 server with all of them and one with five, and sends both the same load in turns
-(Zipf, a closed loop of 8), so that the ratio holds on a busy machine. Needs
-nothing beyond Python's own library.
+(Zipf, a closed loop of 8), so that the ratio holds on a busy machine; where
+others take turns with the processor, the ratio of processor time per token says
+more than that of throughput. Needs nothing beyond Python's own library.
 """
 
 import argparse
@@ -92,6 +93,8 @@ class Server:
         return out
 
     def load(self, args, seed):
+        """Returns tokens a second, and milliseconds of processor a token."""
+        before = self.cpu_seconds()
         out = self.call(
             "bench", "serve", "--tasks-from-server", "--popularity", "zipf",
             "--zipf-s", "1", "--concurrency", "8", "--num-requests",
@@ -100,7 +103,14 @@ class Server:
         report = json.loads(out)
         if report["failed"]:
             sys.exit(f"requests failed: {report['errors']}")
-        return report["output_tokens_per_second"]
+        cpu = (self.cpu_seconds() - before) / report["output_tokens"]
+        return report["output_tokens_per_second"], cpu * 1e3
+
+    def cpu_seconds(self):
+        """Processor time of the server so far, over all threads."""
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
         self.process.terminate()
@@ -112,21 +122,21 @@ def measure_many(args, work):
     few = Server(args, work, "few", 5)
     for server in (many, few):
         server.load(args, seed=0)  # the popular ones are there
-    rates, ratios = {many: [], few: []}, []
+    rates, costs = [], []
     for turn in range(args.turns):
         order = (many, few) if turn % 2 == 0 else (few, many)
         now = {server: server.load(args, seed=turn + 1) for server in order}
-        for server in order:
-            rates[server].append(now[server])
-        ratios.append(now[many] / now[few])
-        print(f"turn {turn}: {args.adapters} adapters {now[many]:.1f} tokens/s, "
-              f"5 adapters {now[few]:.1f}, ratio {ratios[-1]:.3f}", flush=True)
+        rates.append(now[many][0] / now[few][0])
+        costs.append(now[few][1] / now[many][1])
+        print(f"turn {turn}: {args.adapters} adapters {now[many][0]:.1f} "
+              f"tokens/s, {now[many][1]:.2f} ms of processor a token; 5 adapters "
+              f"{now[few][0]:.1f}, {now[few][1]:.2f}", flush=True)
     admin = json.loads(many.call("adapter", "list", "--output", "json"))
     tiers = [a["tier"] for a in admin["adapters"]]
-    print(f"{args.adapters} / 5: median of ratios "
-          f"{statistics.median(ratios):.3f}, ratio of medians "
-          f"{statistics.median(rates[many]) / statistics.median(rates[few]):.3f}"
-          f"; on the device {tiers.count('TIER_DEVICE')}, on the host "
+    print(f"{args.adapters} / 5, medians of {args.turns} turns: throughput "
+          f"{statistics.median(rates):.3f}, tokens per processor time "
+          f"{statistics.median(costs):.3f}; on the device "
+          f"{tiers.count('TIER_DEVICE')}, on the host "
           f"{tiers.count('TIER_HOST')}")
     many.stop()
     few.stop()

@@ -32,11 +32,11 @@ class ShadowTraffic::Run {
   }
   // After it returns nothing of this run happens any more.
   void Stop() {
-    if (stream_ != nullptr) {
-      stream_->Cancel();
-      stream_->SetCallback(nullptr);
-    }
+    // First, so that its cancellation does not count as a failure.
     Settle(StreamResult{absl::CancelledError()}, std::nullopt);
+    if (stream_ == nullptr) return;
+    stream_->Cancel();
+    stream_->SetCallback(nullptr);
   }
   bool is_settled() const {
     MutexLock lock(&mu_);

@@ -93,7 +93,7 @@ TEST_F(QuarantineTest, DeletingADamagedAdapterWorks) {
 
 TEST_F(QuarantineTest, RefusesADirectoryThatCannotBeWritten) {
   // As root every directory can be written; a file in the lock's place cannot.
-  options_.state_dir = testing::FreshTempDir("lock");
+  options_.state_dir = testing::FreshTempDir("store_lock");
   testing::WriteTestFile(options_.state_dir + "/target", "");
   std::filesystem::create_symlink(options_.state_dir + "/target",
                                   options_.state_dir + "/lock");

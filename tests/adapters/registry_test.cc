@@ -325,7 +325,7 @@ TEST_F(RegistryTest, NamesBothNumbersOfANewerSchema) {
 TEST_F(RegistryTest, SaysThatAFileCannotBeWritten) {
   Open();
   // As root every file can be written, but not a directory as a file.
-  EXPECT_EQ(ReasonOf(Registry::Open(testing::FreshTempDir("dir")).status()),
+  EXPECT_EQ(ReasonOf(Registry::Open(testing::FreshTempDir("registry_dir")).status()),
             "STATE_DIR_READ_ONLY");
 }
 

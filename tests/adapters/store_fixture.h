@@ -69,7 +69,10 @@ class StoreFixture : public ::testing::Test {
   PosixFileSystem fs_;
   ManualClock clock_;
   FakeOps ops_;
-  const std::string root_ = FreshTempDir("store");
+  const std::string root_ =
+      FreshTempDir(absl::StrCat("store_", ::testing::UnitTest::GetInstance()
+                                              ->current_test_info()
+                                              ->test_suite_name()));
   AdapterStoreOptions options_;
   std::unique_ptr<AdapterStore> store_;
 };

@@ -90,7 +90,7 @@ void ExpectNothingLeft(const DemoServer& demo, size_t adapters) {
 
 // A copy of a demo adapter with golden prompts.
 std::string WithGolden(const std::string& adapter, const std::string& golden) {
-  const std::string dir = FreshTempDir("golden");
+  const std::string dir = FreshTempDir("register_golden");
   stdfs::copy(
       DemoAdapterDir(adapter), dir,
       stdfs::copy_options::recursive | stdfs::copy_options::overwrite_existing);
@@ -317,7 +317,7 @@ TEST(BadAdapterRpcTest, ABadDirectoryIsRefusedAsItsUploadIs) {
 class SmallDisk {
  public:
   explicit SmallDisk(const std::string& options) {
-    path_ = FreshTempDir("disk");
+    path_ = FreshTempDir("register_disk");
     ok_ = ::mount("tmpfs", path_.c_str(), "tmpfs", 0, options.c_str()) == 0;
     if (!ok_) error_ = std::strerror(errno);
   }
