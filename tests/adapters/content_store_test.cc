@@ -112,8 +112,8 @@ TEST_F(ContentStoreTest, MovesDamagedFilesAsideAndNoOthers) {
   const auto store = Open();
   const auto staged = Stage(*store, source_);
   ASSERT_TRUE(store->Commit(**staged).ok());
-  const auto other =
-      Stage(*store, testing::WriteAdapter(testing::FreshTempDir("content_other"), 2));
+  const auto other = Stage(
+      *store, testing::WriteAdapter(testing::FreshTempDir("content_other"), 2));
   ASSERT_TRUE(store->Commit(**other).ok());
   const Digest digest = (*staged)->digest();
   EXPECT_EQ(*store->Quarantine(digest), ContentStore::Verdict::kSound);
