@@ -71,6 +71,7 @@ def write_adapter(directory, config, pool, index):
 class Server:
     def __init__(self, args, work, name, count, extra=()):
         self.lorikeet = args.lorikeet
+        self.count = count
         config = f"{work}/{name}.yaml"
         with open(config, "w") as out:
             out.write("lora-modules:\n")
@@ -96,7 +97,9 @@ class Server:
         """Returns tokens a second, and milliseconds of processor a token."""
         before = self.cpu_seconds()
         out = self.call(
-            "bench", "serve", "--tasks-from-server", "--popularity", "zipf",
+            "bench", "serve", "--adapters",
+            ",".join(f"a{i}" for i in range(self.count)),
+            "--popularity", "zipf",
             "--zipf-s", "1", "--concurrency", "8", "--num-requests",
             str(args.requests), "--prompt-tokens", "32", "--output-tokens",
             "32", "--seed", str(seed), "--json")
