@@ -198,14 +198,8 @@ TEST_F(CrashTest, AFullDiskAtTheStartIsNoReasonToLoseAnything) {
 
 // The life that is cut: after step i the state is kStates[i].
 constexpr const char* kStates[] = {
-    "",
-    "a@1 ",
-    "a@2 ",
-    "a@2 t>a@1 ",
-    "a@2 t>a@2 ",
-    "a@2 t>a@1 ",
-    "a@2 b@1 t>a@1 ",
-    "a@2 b@1! t>a@1 ",
+    "",           "a@1 ",       "a@2 ",           "a@2 t>a@1 ",
+    "a@2 t>a@2 ", "a@2 t>a@1 ", "a@2 b@1 t>a@1 ", "a@2 b@1! t>a@1 ",
     "b@1! ",
 };
 constexpr int kSteps = 8;
@@ -222,8 +216,7 @@ class KillTest : public CrashTest {
         return store.SetAlias("default", "t", *AdapterRef::Parse("a@1"), {})
             .status();
       case 3:
-        return store
-            .PromoteAlias("default", "t", *AdapterRef::Parse("a@2"), {})
+        return store.PromoteAlias("default", "t", *AdapterRef::Parse("a@2"), {})
             .status();
       case 4:
         return store.RollBackAlias("default", "t", {}).status();

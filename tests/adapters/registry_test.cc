@@ -325,8 +325,9 @@ TEST_F(RegistryTest, NamesBothNumbersOfANewerSchema) {
 TEST_F(RegistryTest, SaysThatAFileCannotBeWritten) {
   Open();
   // As root every file can be written, but not a directory as a file.
-  EXPECT_EQ(ReasonOf(Registry::Open(testing::FreshTempDir("registry_dir")).status()),
-            "STATE_DIR_READ_ONLY");
+  EXPECT_EQ(
+      ReasonOf(Registry::Open(testing::FreshTempDir("registry_dir")).status()),
+      "STATE_DIR_READ_ONLY");
 }
 
 // ---- splits -----------------------------------------------------------------
