@@ -18,12 +18,14 @@
 #endif
 #include <immintrin.h>
 
-#include <algorithm>
 #include <cstring>
 
 HWY_PUSH_ATTRIBUTES(
     "avx2,fma,f16c,avx512f,avx512vl,avx512dq,avx512bw,"
     "avx512vnni")
+// Within the region, see there.
+#include "kernels/cpu/tile_walk-inl.h"
+
 namespace lorikeet::cpu {
 namespace {
 
@@ -110,44 +112,18 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
   }
 }
 
-template <int kRows>
-void RowTile(const Int8GemmArgs& args, int64_t row) {
-  constexpr int kPanels = kRows == 1 ? 4 : kRows <= 3 ? 2 : 1;
-  int64_t panel = 0;
-  for (; panel + kPanels <= args.panel_count; panel += kPanels) {
-    Tile<kRows, kPanels>(args, row, panel);
+struct Kernel {
+  static constexpr int kMaxRows = cpu::kMaxRows;
+  template <int kRows, int kPanels>
+  static HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row,
+                              int64_t panel) {
+    cpu::Tile<kRows, kPanels>(args, row, panel);
   }
-  // The rest at once too: its time is that of a chain, not of its bytes.
-  const int64_t rest = args.panel_count - panel;
-  if (kPanels > 3 && rest == 3) {
-    Tile<kRows, std::min(kPanels, 3)>(args, row, panel);
-  } else if (kPanels > 2 && rest == 2) {
-    Tile<kRows, std::min(kPanels, 2)>(args, row, panel);
-  } else if (rest > 0) {
-    Tile<kRows, 1>(args, row, panel);
-  }
-}
-
-template <int kRows>
-HWY_INLINE void DispatchRows(const Int8GemmArgs& args, int64_t row,
-                             int64_t count) {
-  if constexpr (kRows > 0) {
-    if (count == kRows) return RowTile<kRows>(args, row);
-    DispatchRows<kRows - 1>(args, row, count);
-  }
-}
+};
 
 }  // namespace
 
-void Int8GemmAvx512(const Int8GemmArgs& args) {
-  int64_t row = 0;
-  for (int64_t tiles = (args.rows + kMaxRows - 1) / kMaxRows; tiles > 0;
-       --tiles) {
-    const int64_t count = (args.rows - row + tiles - 1) / tiles;
-    DispatchRows<kMaxRows>(args, row, count);
-    row += count;
-  }
-}
+void Int8GemmAvx512(const Int8GemmArgs& args) { WalkRows<Kernel>(args); }
 
 }  // namespace lorikeet::cpu
 HWY_POP_ATTRIBUTES
