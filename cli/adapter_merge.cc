@@ -1,7 +1,6 @@
 #include "cli/adapter_merge.h"
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,11 +9,10 @@
 #include "adapters/merged_checkpoint.h"
 #include "adapters/peft_reader.h"
 #include "base/file_system.h"
-#include "base/reason.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "base/thread_pool.h"
-#include "cli/table.h"
+#include "cli/offline_error.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "model/model.h"
 
@@ -98,15 +96,8 @@ void AddAdapterMergeCommand(CLI::App& adapter_app, int* exit_code) {
                    "Type of the merged tensors; auto = as in the base")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
       ->capture_default_str();
-  command->callback([flags, exit_code] {
-    const absl::Status status = Merge(*flags);
-    if (status.ok()) return;
-    const std::string reason = ReasonOf(status);
-    std::fprintf(stderr, "lorikeet: %s%s\n",
-                 Printable(status.message()).c_str(),
-                 reason.empty() ? "" : absl::StrCat(" (", reason, ")").c_str());
-    *exit_code = 1;
-  });
+  command->callback(
+      [flags, exit_code] { ReportOfflineError(Merge(*flags), exit_code); });
 }
 
 }  // namespace lorikeet

@@ -13,9 +13,9 @@
 #include "adapters/peft_reader.h"
 #include "base/file_system.h"
 #include "base/json.h"
-#include "base/reason.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "cli/offline_error.h"
 #include "cli/table.h"
 #include "model/config.h"
 
@@ -132,15 +132,8 @@ void AddAdapterVerifyCommand(CLI::App& adapter_app, int* exit_code) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   AddOutputFlag(*command, &flags->output);
-  command->callback([flags, exit_code] {
-    const absl::Status status = Verify(*flags);
-    if (status.ok()) return;
-    const std::string reason = ReasonOf(status);
-    std::fprintf(stderr, "lorikeet: %s%s\n",
-                 Printable(status.message()).c_str(),
-                 reason.empty() ? "" : absl::StrCat(" (", reason, ")").c_str());
-    *exit_code = 1;
-  });
+  command->callback(
+      [flags, exit_code] { ReportOfflineError(Verify(*flags), exit_code); });
 }
 
 }  // namespace lorikeet
