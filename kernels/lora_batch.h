@@ -11,8 +11,8 @@
 // modules.
 //
 // A slot's content never changes while a generation is in use: the table is
-// read by steps in flight. Plain data; the backend that packed the weights
-// owns them.
+// read by steps in flight. Plain data; matrices are shared with slots made from
+// this one (merged variants).
 
 #ifndef LORIKEET_KERNELS_LORA_BATCH_H_
 #define LORIKEET_KERNELS_LORA_BATCH_H_
@@ -37,19 +37,19 @@ struct LoraSlot {
 
   // The low-rank part of one linear: y += scaling * (x A^T) B^T.
   struct Entry {
-    std::unique_ptr<PackedLora> weights;  // null = none
+    std::shared_ptr<const PackedLora> weights;  // null = none
     float scaling = 0;  // alpha / r or alpha / sqrt(r), rounded once to f32
   };
   // What takes the place of the base's own in one linear:
   //   y = gain * (x W^T + low-rank part) + bias, then the replaced rows.
   struct Override {
-    std::unique_ptr<PackedWeight> weight;  // [out, in]; null = the base's
-    std::vector<float> bias;               // [out]; empty = the base's
+    std::shared_ptr<const PackedWeight> weight;  // [out, in]; null = the base's
+    std::vector<float> bias;                     // [out]; empty = the base's
     std::vector<float> gain;  // [out], DoRA's m / ||W + s B A||; empty = 1
     // Rows of W with other values: y[:, replaced[i]] = x . rows[i], and rows
     // of the embedding. Of kEmbedTokens and kLmHead only.
-    std::vector<int32_t> replaced;       // ascending
-    std::unique_ptr<PackedWeight> rows;  // [replaced.size(), in]
+    std::vector<int32_t> replaced;             // ascending
+    std::shared_ptr<const PackedWeight> rows;  // [replaced.size(), in]
   };
   std::vector<Entry> entries;                        // by LinearId::index()
   std::vector<std::unique_ptr<Override>> overrides;  // the same, may be null

@@ -113,6 +113,15 @@ void CopyRows(ConstTensor from, Tensor to) {
 
 }  // namespace
 
+std::unique_ptr<PackedWeight> Ops::NewWeight(int64_t, int64_t, DType) {
+  return nullptr;
+}
+
+void Ops::Merge(const PackedWeight&, std::span<const MergeTerm>, const float*,
+                int64_t, int64_t, PackedWeight&, Stream&) {
+  CHECK(false && "a backend without NewWeight has no Merge");
+}
+
 std::unique_ptr<PackedWeight> Ops::RestoreWeight(int64_t, int64_t, DType,
                                                  absl::string_view) {
   return nullptr;

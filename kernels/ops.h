@@ -89,6 +89,8 @@ struct MergeTerm {
   const PackedLora* weights = nullptr;
   float scale = 0;
 };
+// Merge makes rows in groups of this many.
+inline constexpr int64_t kMergeRows = 32;
 
 class Ops {
  public:
@@ -124,6 +126,20 @@ class Ops {
   virtual void MergeRows(const PackedWeight& w,
                          std::span<const MergeTerm> terms, int64_t row_begin,
                          Tensor out) const = 0;
+
+  // A weight for Merge to fill; its content is not defined before. Null: the
+  // backend does not offer that, and whole weights are made by MergeRows and
+  // PackWeight. From any thread.
+  virtual std::unique_ptr<PackedWeight> NewWeight(int64_t out_dim,
+                                                  int64_t in_dim, DType dtype);
+  // Rows [row_begin, row_end) of `to` = gain * (W + sum_i scale_i B_i A_i):
+  // arithmetic as MergeRows, then each row times its gain [out_dim] (null = 1),
+  // then one rounding to the dtype of `to`. REQUIRES: `to` is of NewWeight, has
+  // the shape of `w` and is read by nobody; row_begin and row_end are multiples
+  // of kMergeRows, or row_end is out_dim.
+  virtual void Merge(const PackedWeight& w, std::span<const MergeTerm> terms,
+                     const float* gain, int64_t row_begin, int64_t row_end,
+                     PackedWeight& to, Stream& stream);
 
   // ---- primitive operators -------------------------------------------------
 

@@ -36,7 +36,8 @@ BenchMatrix::BenchMatrix(int64_t rows, int64_t cols, DType dtype)
 }
 
 ColdWeights::ColdWeights(int64_t out_dim, int64_t in_dim, DType dtype) {
-  const BenchMatrix w(out_dim, in_dim, dtype);
+  const BenchMatrix w(out_dim, in_dim,
+                      dtype == DType::kI8 ? DType::kF32 : dtype);
   const int64_t bytes = out_dim * in_dim * SizeBytes(dtype);
   const int64_t copies = std::max<int64_t>(1, kColdBytes / bytes);
   for (int64_t i = 0; i < copies; ++i) {

@@ -28,6 +28,7 @@ KernelTable TableOf(int64_t target) {
   FillGemm(table);
   FillInt8Gemm(table);
   FillLora(table);
+  FillMerge(table);
   FillAttention(table);
   FillRmsNorm(table);
   FillRope(table);
@@ -41,7 +42,8 @@ KernelTable TableOf(int64_t target) {
   return table;
 }
 
-// Base weights live as long as the process, so the chunks may be large.
+// Base weights live as long as the process and merged ones are used again, so
+// the chunks may be large.
 constexpr int64_t kWeightChunkBytes = int64_t{64} << 20;
 // Below this many elements a parallel region costs more than it gains.
 constexpr int64_t kWorthThreads = 8192;
@@ -54,6 +56,7 @@ CpuOps::CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels,
       target_(std::move(target)),
       kernels_(kernels),
       weights_(kWeightChunkBytes),
+      merged_(kWeightChunkBytes),
       rounds_input_(options.compute_dtype == DType::kBF16),
       tiles_(static_cast<size_t>(pool.num_threads())),
       rows_(static_cast<size_t>(pool.num_threads())),

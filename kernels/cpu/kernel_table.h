@@ -120,6 +120,18 @@ struct KernelTable {
   void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scales,
                        int32_t* offsets);
   void (*shrink)(const ShrinkArgs& args);
+  // 32 columns of a block of ranks: out[i * stride + r] = A[r, 32 * group + i].
+  void (*transpose_ranks)(DType dtype, const char* block, int64_t ranks,
+                          int64_t group, float* out, int64_t stride);
+  // Columns [begin, begin + count) of a panel of `cols` columns as numbers,
+  // tile [count, 32]; begin is a multiple of 32.
+  void (*widen_panel)(DType dtype, const char* panel, int64_t cols,
+                      int64_t begin, int64_t count, float* tile);
+  // The reverse: rounds once, writes past the caches. What of a tile's last
+  // group of 32 columns is missing is written to.
+  void (*narrow_panel)(DType dtype, float* tile, int64_t begin, int64_t count,
+                       char* panel);
+
   void (*attend_split)(const AttendArgs& args);
   // Folds state (max2, sum2, out2) of a later split into (max, sum, out).
   void (*merge_split)(int64_t head_dim, float& max, float& sum, float* out,
@@ -154,6 +166,7 @@ struct KernelTable {
 void FillGemm(KernelTable& table);
 void FillInt8Gemm(KernelTable& table);
 void FillLora(KernelTable& table);
+void FillMerge(KernelTable& table);
 void FillAttention(KernelTable& table);
 void FillRmsNorm(KernelTable& table);
 void FillRope(KernelTable& table);

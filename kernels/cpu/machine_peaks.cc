@@ -117,6 +117,20 @@ double MachineProbe::ReadBytesPerSecond() {
   return static_cast<double>(kReadBytes) / seconds;
 }
 
+double MachineProbe::CopyBytesPerSecond() {
+  const int64_t half = kReadBytes / 2;
+  const int64_t share = half / pool_.num_threads();
+  const absl::Duration start = clock_.Now();
+  // One call a thread: large enough that the library writes past the caches.
+  pool_.Run([&](int worker) {
+    const char* from = buffer_.data() + worker * share;
+    std::memcpy(buffer_.data() + half + worker * share, from,
+                static_cast<size_t>(share));
+  });
+  const double seconds = absl::ToDoubleSeconds(clock_.Now() - start);
+  return static_cast<double>(2 * share * pool_.num_threads()) / seconds;
+}
+
 double MachineProbe::FlopsPerSecond(int64_t (*chains)(int64_t, float*)) {
   std::atomic<int64_t> done{0};
   const absl::Duration start = clock_.Now();

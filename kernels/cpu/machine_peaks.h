@@ -25,6 +25,8 @@ class MachineProbe {
   // 2 per f32 fused multiply-add; 4 per lane of a bf16 dot product (0 where the
   // CPU has none).
   double ReadBytesPerSecond();
+  // A copy from one half of the memory to the other, bytes read and written.
+  double CopyBytesPerSecond();
   double F32FlopsPerSecond();
   double Bf16FlopsPerSecond();
 

@@ -53,6 +53,11 @@ class CpuOps final : public Ops {
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
   void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
                  int64_t row_begin, Tensor out) const override;
+  std::unique_ptr<PackedWeight> NewWeight(int64_t out_dim, int64_t in_dim,
+                                          DType dtype) override;
+  void Merge(const PackedWeight& w, std::span<const MergeTerm> terms,
+             const float* gain, int64_t row_begin, int64_t row_end,
+             PackedWeight& to, Stream& stream) override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;
@@ -179,6 +184,11 @@ class CpuOps final : public Ops {
   void FinishRope(const RopeKvAppend& rope, const LoraBatch& lora, Tensor q,
                   Tensor k, Tensor v);
 
+  // merge.cc. A of a term as the rows that B's panels are multiplied with.
+  void TransposeRanks(const RankBlocks& a, float* out);
+  void MergePanel(const Panels& base, std::span<const MergeTerm> terms,
+                  const float* gain, int64_t panel, float* tile, Panels& to);
+
   void PlanAttention(const AttentionShape& shape,
                      std::span<const SequenceRows> sequences);
   void AttendTask(const AttentionShape& shape, const AttentionTask& task,
@@ -202,6 +212,7 @@ class CpuOps final : public Ops {
   const std::string target_;
   const KernelTable kernels_;
   Arena weights_;
+  Arena merged_;
   const bool rounds_input_;  // compute dtype bf16
 
   // Kept between calls so that their memory is.
@@ -216,6 +227,7 @@ class CpuOps final : public Ops {
   Scratch parts_;                            // k and v of a group
   Scratch partials_;                         // attention splits
   Scratch replaced_;                         // outputs of replaced rows
+  std::vector<Scratch> transposed_;          // A of the terms of a merge
   std::vector<std::vector<LoraWork>> lora_;  // per part
   std::vector<Overrides> overrides_;         // per part; mostly empty
   std::vector<ShrinkTask> shrink_tasks_;

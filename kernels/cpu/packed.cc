@@ -148,6 +148,12 @@ Panels::Panels(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
   std::memcpy(bytes_.data(), bytes.data(), bytes.size());
 }
 
+Panels::Panels(int64_t rows, int64_t cols, DType dtype, Arena* arena)
+    : rows_(rows),
+      cols_(cols),
+      dtype_(dtype),
+      bytes_(NewBytes(GroupsOf(rows) * PanelBytes(dtype, cols), arena)) {}
+
 float Panels::At(int64_t row, int64_t col) const {
   const char* from = panel(row / kGroup);
   const int64_t i = row % kGroup;

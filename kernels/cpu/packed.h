@@ -16,7 +16,7 @@
 // 8, 4, 2 or 1 ranks (no padding), each [ceil(in / 32)][ranks][32], lanes along
 // k. There element i and i + 16 of a group of 32 bf16 share a 32-bit lane.
 //
-// Immutable.
+// Immutable, but for weights that Merge fills before anybody reads them.
 
 #ifndef LORIKEET_KERNELS_CPU_PACKED_H_
 #define LORIKEET_KERNELS_CPU_PACKED_H_
@@ -73,6 +73,8 @@ class Panels {
   // Takes what bytes() of another gave. REQUIRES: the size fits.
   Panels(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
          Arena* arena = nullptr);
+  // Without content.
+  Panels(int64_t rows, int64_t cols, DType dtype, Arena* arena);
 
   // Element (row, col) as a number.
   float At(int64_t row, int64_t col) const;
@@ -89,6 +91,9 @@ class Panels {
     return {bytes_.data(), static_cast<size_t>(bytes_.size_bytes())};
   }
   const char* panel(int64_t index) const {
+    return bytes_.data() + index * panel_bytes();
+  }
+  char* mutable_panel(int64_t index) {
     return bytes_.data() + index * panel_bytes();
   }
 
@@ -133,13 +138,15 @@ class Weight final : public PackedWeight {
   Weight(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
          Arena* arena)
       : panels(rows, cols, dtype, bytes, arena) {}
+  Weight(int64_t rows, int64_t cols, DType dtype, Arena* arena)
+      : panels(rows, cols, dtype, arena) {}
   int64_t out_dim() const override { return panels.rows(); }
   int64_t in_dim() const override { return panels.cols(); }
   DType dtype() const override { return panels.dtype(); }
   int64_t size_bytes() const override { return panels.size_bytes(); }
   absl::string_view packed_bytes() const override { return panels.bytes(); }
 
-  const Panels panels;
+  Panels panels;
 };
 
 class Lora final : public PackedLora {

@@ -104,4 +104,26 @@ void ReferenceOps::MergeRows(const PackedWeight& w,
   }
 }
 
+std::unique_ptr<PackedWeight> ReferenceOps::NewWeight(int64_t out_dim,
+                                                      int64_t in_dim,
+                                                      DType dtype) {
+  const Buffer zeros(out_dim * in_dim * static_cast<int64_t>(sizeof(float)));
+  return PackWeight(Tensor::F32(zeros.as<float>(), out_dim, in_dim), dtype);
+}
+
+void ReferenceOps::Merge(const PackedWeight& w,
+                         std::span<const MergeTerm> terms, const float* gain,
+                         int64_t row_begin, int64_t row_end, PackedWeight& to,
+                         Stream&) {
+  const int64_t cols = w.in_dim();
+  const Buffer bytes((row_end - row_begin) * cols *
+                     static_cast<int64_t>(sizeof(float)));
+  const Tensor rows = Tensor::F32(bytes.as<float>(), row_end - row_begin, cols);
+  MergeRows(w, terms, row_begin, rows);
+  for (int64_t i = 0; gain != nullptr && i < rows.rows; ++i) {
+    for (int64_t k = 0; k < cols; ++k) rows.f32(i)[k] *= gain[row_begin + i];
+  }
+  static_cast<Weight&>(to).matrix.Assign(row_begin, rows);
+}
+
 }  // namespace lorikeet::reference

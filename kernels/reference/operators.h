@@ -25,12 +25,14 @@ class Matrix {
   double At(int64_t row, int64_t col) const {
     return LoadElement(Stored(dtype_), bytes_.data(), row * cols_ + col);
   }
+  // Rows [row_begin, row_begin + source.rows) = source, rounded.
+  void Assign(int64_t row_begin, ConstTensor source);
 
  private:
   static DType Stored(DType dtype) {
     return dtype == DType::kI8 ? DType::kF32 : dtype;
   }
-  void Quantize(ConstTensor source);
+  void Quantize(int64_t row_begin, ConstTensor source);
 
   int64_t rows_;
   int64_t cols_;
@@ -46,7 +48,7 @@ class Weight final : public PackedWeight {
   DType dtype() const override { return matrix.dtype(); }
   int64_t size_bytes() const override { return matrix.size_bytes(); }
 
-  const Matrix matrix;  // [out, in]
+  Matrix matrix;  // [out, in]
 };
 
 class Lora final : public PackedLora {
@@ -73,6 +75,11 @@ class ReferenceOps final : public Ops {
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
   void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
                  int64_t row_begin, Tensor out) const override;
+  std::unique_ptr<PackedWeight> NewWeight(int64_t out_dim, int64_t in_dim,
+                                          DType dtype) override;
+  void Merge(const PackedWeight& w, std::span<const MergeTerm> terms,
+             const float* gain, int64_t row_begin, int64_t row_end,
+             PackedWeight& to, Stream& stream) override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;

@@ -14,27 +14,31 @@ Matrix::Matrix(ConstTensor source, DType dtype)
       cols_(source.cols),
       dtype_(dtype),
       bytes_(source.rows * source.cols * SizeBytes(Stored(dtype))) {
-  if (dtype == DType::kI8) {
-    Quantize(source);
-    return;
-  }
-  for (int64_t i = 0; i < rows_; ++i) {
+  Assign(0, source);
+}
+
+void Matrix::Assign(int64_t row_begin, ConstTensor source) {
+  CHECK_EQ(source.cols, cols_);
+  CHECK(row_begin >= 0 && row_begin + source.rows <= rows_);
+  if (dtype_ == DType::kI8) return Quantize(row_begin, source);
+  for (int64_t i = 0; i < source.rows; ++i) {
     for (int64_t j = 0; j < cols_; ++j) {
-      StoreElement(dtype, bytes_.data(), i * cols_ + j, source.At(i, j));
+      StoreElement(dtype_, bytes_.data(), (row_begin + i) * cols_ + j,
+                   source.At(i, j));
     }
   }
 }
 
-void Matrix::Quantize(ConstTensor source) {
+void Matrix::Quantize(int64_t row_begin, ConstTensor source) {
   float block[kInt8Block];
   int8_t q[kInt8Block];
-  for (int64_t i = 0; i < rows_; ++i) {
+  for (int64_t i = 0; i < source.rows; ++i) {
     for (int64_t k = 0; k < cols_; k += kInt8Block) {
       const int64_t count = std::min(kInt8Block, cols_ - k);
       for (int64_t j = 0; j < count; ++j) block[j] = source.At(i, k + j);
       const float scale = FloatFromF16(QuantizeWeightBlock(block, count, q));
       for (int64_t j = 0; j < count; ++j) {
-        bytes_.as<float>()[i * cols_ + k + j] = scale * q[j];
+        bytes_.as<float>()[(row_begin + i) * cols_ + k + j] = scale * q[j];
       }
     }
   }
