@@ -127,6 +127,13 @@ void LinearMerge::ReplaceRows(int64_t row_begin, Tensor out) const {
   }
 }
 
+void LinearMerge::Into(Ops& ops, int64_t row_begin, int64_t row_end,
+                       PackedWeight& to, Stream& stream) const {
+  CHECK(saved_.data == nullptr && replaced_.empty());
+  ops.Merge(*weight_, terms_, gain_.empty() ? nullptr : gain_.data(), row_begin,
+            row_end, to, stream);
+}
+
 std::unique_ptr<PackedWeight> LinearMerge::Pack(Ops& ops, DType dtype) const {
   const Buffer bytes(rows() * cols() * static_cast<int64_t>(sizeof(float)));
   const Tensor whole = Tensor::F32(bytes.as<float>(), rows(), cols());

@@ -51,6 +51,10 @@ class LinearMerge {
 
   // out [n, cols] f32 = rows [row_begin, row_begin + n) of W', not rounded.
   void Rows(int64_t row_begin, Tensor out) const;
+  // Makes rows [row_begin, row_end) of `to`, see Ops::Merge. REQUIRES: made of
+  // slots, and no row is replaced.
+  void Into(Ops& ops, int64_t row_begin, int64_t row_end, PackedWeight& to,
+            Stream& stream) const;
   // The whole, rounded once to `dtype`. Needs rows * cols floats meanwhile.
   std::unique_ptr<PackedWeight> Pack(Ops& ops, DType dtype) const;
 

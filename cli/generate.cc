@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "cli/adapter_format.h"
 #include "cli/channel.h"
+#include "cli/choice.h"
 #include "cli/rpc_client.h"
 #include "cli/table.h"
 
@@ -52,6 +53,7 @@ struct Flags {
   std::string request_id;
   int priority = 0;
   std::string routing_key;
+  v1::Variant variant = v1::VARIANT_UNSPECIFIED;
   bool parse_special_tokens = false;
   bool omit_special_tokens = false;
   std::optional<float> temperature;
@@ -106,6 +108,12 @@ void AddPromptFlags(CLI::App& command, Flags* flags) {
   command.add_option("--routing-key", flags->routing_key,
                      "Who asks: a splitting alias gives the same key the same "
                      "version");
+  AddChoice<v1::Variant>(
+      command, "--variant", &flags->variant,
+      {{"unmerged", v1::VARIANT_UNMERGED}, {"merged", v1::VARIANT_MERGED}},
+      "Which variant answers; default: as the server's "
+      "policies say")
+      ->type_name("VARIANT");
 }
 
 void AddSamplingFlags(CLI::App& command, Flags* flags) {
@@ -287,6 +295,7 @@ absl::StatusOr<v1::GenerateRequest> RequestFromFlags(const Flags& flags) {
   request.set_request_id(flags.request_id);
   request.set_priority(flags.priority);
   request.set_routing_key(flags.routing_key);
+  request.set_variant(flags.variant);
   request.set_parse_special_tokens(flags.parse_special_tokens);
   request.set_omit_special_tokens(flags.omit_special_tokens);
   if (!flags.token_ids.empty()) {
@@ -342,10 +351,11 @@ std::string AdaptersText(const v1::GenerationStarted& started) {
 }
 
 void PrintStarted(const v1::GenerationStarted& started) {
-  std::fprintf(stderr, "[%s] %s  prompt %u tokens, %u cached\n",
+  std::fprintf(stderr, "[%s] %s%s  prompt %u tokens, %u cached\n",
                Printable(started.request_id()).c_str(),
-               AdaptersText(started).c_str(), started.prompt_tokens(),
-               started.cached_tokens());
+               AdaptersText(started).c_str(),
+               started.variant() == v1::VARIANT_MERGED ? ", merged" : "",
+               started.prompt_tokens(), started.cached_tokens());
 }
 
 void PrintFinished(const v1::GenerationFinished& finished) {

@@ -12,6 +12,7 @@
 #include "cli/bench_serve.h"
 #include "cli/demo.h"
 #include "cli/generate.h"
+#include "cli/merged.h"
 #include "cli/models.h"
 #include "cli/run.h"
 #include "cli/serve.h"
@@ -46,6 +47,7 @@ int main(int argc, char** argv) {
   lorikeet::AddRunCommand(app, &exit_code);
   lorikeet::AddGenerateCommand(app, &exit_code);
   lorikeet::AddModelsCommand(app, &exit_code);
+  lorikeet::AddMergedCommand(app, &exit_code);
   CLI::App* adapter = lorikeet::AddAdapterCommands(app, &exit_code);
   lorikeet::AddAdapterVerifyCommand(*adapter, &exit_code);
   lorikeet::AddAdapterMergeCommand(*adapter, &exit_code);

@@ -279,4 +279,14 @@ absl::StatusOr<v1::GetServerInfoResponse> RpcClient::GetServerInfo() {
                      v1::GetServerInfoRequest());
 }
 
+absl::StatusOr<v1::MergeState> RpcClient::GetMergeState() {
+  return impl_->Call(impl_->admin, &v1::AdminService::Stub::GetMergeState,
+                     v1::GetMergeStateRequest());
+}
+
+absl::StatusOr<v1::VerifyBaseResponse> RpcClient::VerifyBase() {
+  return impl_->Call(impl_->admin, &v1::AdminService::Stub::VerifyBase,
+                     v1::VerifyBaseRequest());
+}
+
 }  // namespace lorikeet

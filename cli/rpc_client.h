@@ -75,6 +75,8 @@ class RpcClient {
       const v1::ListAuditEntriesRequest& request);
 
   absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
+  absl::StatusOr<v1::MergeState> GetMergeState();
+  absl::StatusOr<v1::VerifyBaseResponse> VerifyBase();
 
  private:
   struct Impl;

@@ -37,7 +37,9 @@ constexpr char kFooter[] =
     "  \"adapters\": [{\"name\": \"reverse\", \"scale\": 0.5}, "
     "{\"name\": \"upper\"}]\nor an operation between requests:\n"
     "  {\"op\": \"load\", \"adapter\": \"reverse\", \"path\": \"DIR\"}   also "
-    "update, unload, barrier\n\nExample:\n"
+    "update, unload, barrier;\n  {\"op\": \"merge\", \"adapter\": "
+    "\"reverse\"}   and unmerge: later requests of it are answered by merged "
+    "weights,\n  as one with \"variant\": \"merged\" is\n\nExample:\n"
     "  lorikeet run --model demo/base --adapter reverse=demo/adapters/reverse "
     "< requests.jsonl";
 

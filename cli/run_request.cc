@@ -206,6 +206,17 @@ absl::Status ReadAdapters(JsonReader& reader, GenerateInput* in) {
   return absl::OkStatus();
 }
 
+absl::Status ReadVariant(JsonReader& reader, std::optional<Variant>* out) {
+  if (reader.Get("variant") == nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string text, reader.String("variant", ""));
+  for (const Variant variant : {Variant::kUnmerged, Variant::kMerged}) {
+    if (text == Name(variant)) *out = variant;
+  }
+  if (out->has_value()) return absl::OkStatus();
+  return reader.Error("variant", absl::StrCat("is ", Quote(text, 40),
+                                              ", expected merged or unmerged"));
+}
+
 absl::StatusOr<RunRequest> ParseRequest(const Json& object) {
   JsonReader reader(object, "request");
   RunRequest r;
@@ -213,6 +224,7 @@ absl::StatusOr<RunRequest> ParseRequest(const Json& object) {
   ASSIGN_OR_RETURN(r.input.task, reader.String("adapter", ""));
   RETURN_IF_ERROR(ReadAdapters(reader, &r.input));
   RETURN_IF_ERROR(ReadPrompt(reader, &r.input));
+  RETURN_IF_ERROR(ReadVariant(reader, &r.input.variant));
   RETURN_IF_ERROR(ReadSampling(reader, &r.input.sampling));
   RETURN_IF_ERROR(ReadStopping(reader, &r.input.stop));
   RETURN_IF_ERROR(ReadOutput(reader, &r.input.output));
@@ -230,12 +242,16 @@ absl::StatusOr<RunOp> ParseOp(const Json& object) {
     op.kind = RunOp::Kind::kUnload;
   } else if (kind == "update") {
     op.kind = RunOp::Kind::kUpdate;
+  } else if (kind == "merge") {
+    op.kind = RunOp::Kind::kMerge;
+  } else if (kind == "unmerge") {
+    op.kind = RunOp::Kind::kUnmerge;
   } else if (kind == "barrier") {
     op.kind = RunOp::Kind::kBarrier;
   } else {
     return reader.Error("op", absl::StrCat("is ", Quote(kind, 40),
-                                           ", expected load, unload, update "
-                                           "or barrier"));
+                                           ", expected load, unload, update, "
+                                           "merge, unmerge or barrier"));
   }
   // "name" is accepted for "adapter".
   ASSIGN_OR_RETURN(const std::string name, reader.String("name", ""));

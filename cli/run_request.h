@@ -17,17 +17,17 @@
 namespace lorikeet {
 
 // {"id", "prompt" | "token_ids", "adapter" | "adapters", "max_tokens", sampling
-//  fields, "logprobs", "prompt_logprobs", "return_logits", ...}; "adapters" is
-//  [{"name", "scale"}, ...]
+//  fields, "logprobs", "prompt_logprobs", "return_logits", "variant", ...};
+//  "adapters" is [{"name", "scale"}, ...], "variant" "merged" or "unmerged"
 struct RunRequest {
   Json id;              // as given; or null
   GenerateInput input;  // neither task nor adapters = base model
 };
 
-// {"op": "load" | "unload" | "update" | "barrier", "adapter": NAME,
-//  "path": DIR}
+// {"op": "load" | "unload" | "update" | "merge" | "unmerge" | "barrier",
+//  "adapter": NAME, "path": DIR}
 struct RunOp {
-  enum class Kind { kLoad, kUnload, kUpdate, kBarrier };
+  enum class Kind { kLoad, kUnload, kUpdate, kMerge, kUnmerge, kBarrier };
   Kind kind = Kind::kBarrier;
   std::string adapter;
   std::string path;  // load: optional; update: required

@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "adapters/merged_variant.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -114,6 +115,7 @@ struct RunSession::Answer {
     } else if (!adapters.empty()) {
       out.Set("adapter", adapters[0].key.ToString());
     }
+    if (started.variant == Variant::kMerged) out.Set("variant", "merged");
     if (request.input.output.return_logits) {
       Json logits = Json::Array();
       for (const float v : started.logits) logits.Append(v);
@@ -216,6 +218,11 @@ absl::Status RunSession::Add(int64_t line_number, RunLine line) {
   auto answer = std::make_unique<Answer>();
   answer->line = line_number;
   answer->request = std::get<RunRequest>(std::move(line));
+  GenerateInput& input = answer->request.input;
+  const auto variant = variants_.find(input.task);
+  if (!input.variant.has_value() && variant != variants_.end()) {
+    input.variant = variant->second;
+  }
   waiting_.push_back(answer.get());
   answers_.push_back(std::move(answer));
   return absl::OkStatus();
@@ -269,13 +276,34 @@ absl::Status RunSession::CarryOut(const RunOp& op) {
           runtime_.adapters->LoadTo(tenant, op.adapter, Tier::kDevice,
                                     std::nullopt, kLoadTimeout),
           absl::StrCat("adapter ", Quote(op.adapter)));
+    case RunOp::Kind::kMerge:
+      return SetVariant(op.adapter, Variant::kMerged);
+    case RunOp::Kind::kUnmerge:
+      return SetVariant(op.adapter, Variant::kUnmerged);
     case RunOp::Kind::kUnload:
       // What uses it finishes first: unloading never takes weights away.
       ReadUntil([&] { return !HasActive(op.adapter); });
+      runtime_.engine->DropMerged(tenant, op.adapter);
       return Annotate(
           runtime_.adapters->UnloadTo(tenant, op.adapter, Tier::kDisk).status(),
           absl::StrCat("adapter ", Quote(op.adapter)));
   }
+  return absl::OkStatus();
+}
+
+// The next request that asks has it made.
+absl::Status RunSession::SetVariant(const std::string& adapter,
+                                    Variant variant) {
+  ASSIGN_OR_RETURN(const AdapterRef ref, AdapterRef::Parse(adapter));
+  ASSIGN_OR_RETURN(const VersionRef version, runtime_.adapters->Resolve(ref));
+  if (variant == Variant::kMerged) {
+    RETURN_IF_ERROR(Annotate(CheckMergeable(version->features),
+                             absl::StrCat("adapter ", Quote(adapter))));
+    if (runtime_.engine->options().max_merged == 0) {
+      return absl::FailedPreconditionError("--max-merged is 0");
+    }
+  }
+  variants_[adapter] = variant;
   return absl::OkStatus();
 }
 

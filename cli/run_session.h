@@ -54,6 +54,7 @@ class RunSession {
   void SubmitWaiting();
   void Submit(Answer& answer);
   absl::Status CarryOut(const RunOp& op);
+  absl::Status SetVariant(const std::string& adapter, Variant variant);
   // Reads events until `done` holds.
   template <typename Predicate>
   void ReadUntil(Predicate done);
@@ -71,6 +72,8 @@ class RunSession {
   std::unique_ptr<Notifier> notifier_;
   std::vector<std::unique_ptr<Answer>> answers_;  // in input order
   std::vector<Answer*> waiting_;
+  // By adapter, as operations said: what requests get that ask for neither.
+  std::map<std::string, Variant> variants_;
   size_t num_printed_ = 0;
   int64_t num_active_ = 0;
   std::map<int64_t, std::string> errors_;

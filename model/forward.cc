@@ -74,6 +74,24 @@ std::array<LinearPart, 3> Qkv(const LayerWeights& weights, int64_t layer) {
           Part(weights, layer, Projection::kV)};
 }
 
+// Announces the weights that most rows read: those of adapters with their own,
+// where these begin the step (see LoraBatch), else the base's.
+void WillRead(Ops& ops, std::span<const LinearPart> parts,
+              const LoraBatch& lora, int64_t rows) {
+  std::array<LinearPart, 3> read;
+  CHECK_LE(parts.size(), read.size());
+  std::ranges::copy(parts, read.begin());
+  if (!lora.empty() && lora.segments[0].row_begin == 0 &&
+      2 * lora.segments[0].row_end > rows) {
+    for (LinearPart& part : std::span(read).first(parts.size())) {
+      const LoraSlot::Override* o =
+          lora.segments[0].terms[0].slot->FindOverride(part.id);
+      if (o != nullptr && o->weight != nullptr) part.weight = o->weight.get();
+    }
+  }
+  ops.WillRead(std::span(read).first(parts.size()));
+}
+
 const float* DataOrNull(const std::vector<float>& v) {
   return v.empty() ? nullptr : v.data();
 }
@@ -195,14 +213,14 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     rope_kv_append.rope = &rope;
     const std::array qkv = Qkv(layer, i);
     const std::array o = {part(Projection::kO)};
-    ops_.WillRead(o);
+    WillRead(ops_, o, batch.lora, rows);
     ops_.LinearGroup(x, qkv, batch.lora, rope_kv_append, q, stream);
 
     ops_.PagedAttention(q, kv, batch.sequences, scale, window, attention,
                         stream);
 
     const std::array gate_up = {part(Projection::kGate), part(Projection::kUp)};
-    ops_.WillRead(gate_up);
+    WillRead(ops_, gate_up, batch.lora, rows);
     ops_.LinearGroup(
         attention, o, batch.lora,
         ResidualRmsNorm(residual, {index, NormId::Kind::kPostAttention},
@@ -212,13 +230,13 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     Epilogue silu_mul;
     silu_mul.kind = Epilogue::Kind::kSiluMul;
     const std::array down = {part(Projection::kDown)};
-    ops_.WillRead(down);
+    WillRead(ops_, down, batch.lora, rows);
     ops_.LinearGroup(x, gate_up, batch.lora, silu_mul, mlp, stream);
 
     if (is_last) {
-      ops_.WillRead(std::span(&lm_head, 1));
+      WillRead(ops_, std::span(&lm_head, 1), batch.lora, rows);
     } else {
-      ops_.WillRead(Qkv(model_.layer(i + 1), i + 1));
+      WillRead(ops_, Qkv(model_.layer(i + 1), i + 1), batch.lora, rows);
     }
     ops_.LinearGroup(mlp, down, batch.lora,
                      ResidualRmsNorm(residual, next_norm_id, next_norm, eps), x,

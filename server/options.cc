@@ -146,6 +146,16 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
            "Memory for adapters on the host (default 2 GiB)");
   AddBytes(app, "--adapter-device-bytes", &o->adapter_device_bytes,
            "Memory for adapters on the device (default 2 GiB)");
+  app.add_option("--merge", o->merge,
+                 "Whether requests of one adapter get merged weights: never, "
+                 "always, or auto = while measured costs say so")
+      ->check(CLI::IsMember({"never", "always", "auto"}))
+      ->capture_default_str();
+  app.add_option("--max-merged", o->max_merged,
+                 "Merged adapters in memory at once, each as large as the "
+                 "linears of the base; 0 = none, also on request")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
   app.add_option("--adapter-loader-threads", o->loader_threads,
                  "Threads that read and pack adapters")
       ->check(CLI::Range(1, 64))
@@ -187,6 +197,11 @@ void AddServeFlags(CLI::App& app, ServerOptions* o) {
                  "Seconds for running requests after SIGTERM")
       ->check(CLI::Range(0.0, 86400.0))
       ->capture_default_str();
+  app.add_option("--verify-base-interval", o->verify_base_interval_seconds,
+                 "Seconds between checks that the base weights in memory are "
+                 "those that were loaded; 0 = only when asked")
+      ->check(CLI::Range(0.0, 1e7))
+      ->capture_default_str();
   app.add_option("--slow-reader-timeout", o->slow_reader_timeout_seconds,
                  "Seconds until a reader that does not read is dropped")
       ->check(CLI::Range(0.1, 86400.0))
@@ -223,6 +238,10 @@ absl::Status CheckOptions(const ServerOptions& o) {
         absl::StrCat("--host ", Quote(o.host),
                      " is reachable from other machines in plain text; add "
                      "--insecure if that is meant"));
+  }
+  if (o.max_merged == 0 && o.merge != "never") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--merge ", o.merge, " needs --max-merged of at least 1, is 0"));
   }
   for (const std::string& text : o.lora_modules) {
     RETURN_IF_ERROR(SplitNameAndPath("--lora-modules", text).status());

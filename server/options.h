@@ -44,6 +44,8 @@ struct ServerOptions {
   int64_t max_lora_rank = 256;
   int64_t adapter_host_bytes = int64_t{2} << 30;
   int64_t adapter_device_bytes = int64_t{2} << 30;
+  std::string merge = "never";  // never | always | auto
+  int max_merged = 1;           // merged variants at once; 0 = none
   int loader_threads = 1;
   int adapter_version_retention = 0;  // newest versions kept; 0 = all
   std::string state_dir;              // "" = the command's default
@@ -60,6 +62,7 @@ struct ServerOptions {
   std::vector<std::string> lora_modules;  // name=path
   double shutdown_timeout_seconds = 30;
   double slow_reader_timeout_seconds = 30;
+  double verify_base_interval_seconds = 600;  // 0 = only when asked
 };
 
 // Adds the flags of the first group to a subcommand, bound to `options`.

@@ -137,6 +137,8 @@ EngineOptions EngineOptionsOf(const ServerOptions& options) {
       std::max(options.max_num_batched_tokens, options.max_num_seqs);
   e.max_waiting_requests = options.max_waiting_requests;
   e.prefix_caching = options.prefix_caching;
+  e.merge = ParseMergePolicy(options.merge).value_or(MergePolicy::kNever);
+  e.max_merged = options.max_merged;
   e.slow_reader_timeout = absl::Seconds(options.slow_reader_timeout_seconds);
   e.kv_cache_bytes =
       options.kv_cache_bytes > 0

@@ -34,6 +34,8 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Runtime> runtime)
     : options_(options),
       runtime_(std::move(runtime)),
       model_(MakeModelInfo(*runtime_, ModelId(options))),
+      verifier_(*runtime_->model, runtime_->clock,
+                absl::Seconds(options.verify_base_interval_seconds)),
       gate_(model_, runtime_->tokenizer.get(), *runtime_->engine,
             runtime_->clock),
       monitor_(*runtime_->adapters, *runtime_->engine, runtime_->clock),
@@ -42,8 +44,8 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Runtime> runtime)
       adapters_(model_, *runtime_->adapters, *runtime_->engine, gate_, monitor_,
                 runtime_->fs, runtime_->clock,
                 absl::Seconds(options.shutdown_timeout_seconds)),
-      admin_(model_, *runtime_->adapters, *runtime_->engine, runtime_->clock,
-             absl::Seconds(options.shutdown_timeout_seconds)) {}
+      admin_(model_, *runtime_->adapters, *runtime_->engine, verifier_,
+             runtime_->clock, absl::Seconds(options.shutdown_timeout_seconds)) {}
 
 Server::~Server() = default;
 

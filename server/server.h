@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "model/base_verifier.h"
 #include "server/frontend/adapter_service.h"
 #include "server/frontend/admin_service.h"
 #include "server/frontend/alias_monitor.h"
@@ -54,6 +55,7 @@ class Server {
   // Destroyed from below: the way in first.
   const std::unique_ptr<Runtime> runtime_;
   const ModelInfo model_;
+  BaseVerifier verifier_;
   GoldenGate gate_;
   AliasMonitor monitor_;
   GenerateService generate_;

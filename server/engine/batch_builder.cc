@@ -29,8 +29,12 @@ const StepInput& BatchBuilder::Build(const StepPlan& plan,
 size_t BatchBuilder::GroupOf(const RequestState& request,
                              const AdapterResidency& residency) {
   std::vector<LoraTerm> terms;
-  for (const RequestAdapter& adapter : request.request.adapters) {
-    terms.push_back({residency.SlotOf(adapter.version->key), adapter.scale});
+  if (request.merged != nullptr) {
+    terms = request.merged->terms;
+  } else {
+    for (const RequestAdapter& adapter : request.request.adapters) {
+      terms.push_back({residency.SlotOf(adapter.version->key), adapter.scale});
+    }
   }
   const auto it = std::ranges::find(terms_, terms);
   const size_t group = static_cast<size_t>(it - terms_.begin());
@@ -47,12 +51,15 @@ void BatchBuilder::Sort(const StepPlan& plan, const AdapterResidency& residency,
     item.planned = &planned;
     item.request = requests.at(planned.request).get();
     // Also before the position where they act: the next step may reach it.
-    if (!item.request->needed.empty()) {
+    if (item.request->has_adapted_rows()) {
       item.group = GroupOf(*item.request, residency);
     }
     items_.push_back(item);
   }
-  std::ranges::stable_sort(items_, std::less<>(), &Item::group);
+  // Who reads the base's weights stands side by side too.
+  std::ranges::stable_sort(items_, std::less<>(), [](const Item& item) {
+    return std::make_pair(item.request->merged == nullptr, item.group);
+  });
 }
 
 void BatchBuilder::AddRows(const Item& item) {

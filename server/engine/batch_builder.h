@@ -1,7 +1,7 @@
 // A BatchBuilder turns a plan into the input of a step: sequences of the same
-// adapters side by side, so that they are one segment, and base rows last; and
-// it remembers whose the results will be. Rows before the position where an
-// adapter begins to act are base rows.
+// adapters side by side, so that they are one segment, merged variants first
+// and base rows last; and it remembers whose the results will be. Rows before
+// the position where an adapter begins to act are base rows.
 //
 // Engine thread only.
 

@@ -22,6 +22,11 @@ namespace {
 // A request that waits for an adapter is looked at this often even if no load
 // tells that it has ended.
 constexpr absl::Duration kPollWaiting = absl::Milliseconds(50);
+// Merging takes this share of the time of steps, so that what runs is delayed
+// by no more; and all of the time while nothing runs, in slices after which
+// new requests are seen.
+constexpr double kMergeShare = 0.05;
+constexpr absl::Duration kIdleSlice = absl::Milliseconds(2);
 // Pauses end by clock; its steps are not seen while waiting.
 constexpr absl::Duration kPollPaused = absl::Milliseconds(100);
 
@@ -109,6 +114,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
   facts.vocab_size = model.config().vocab_size;
   facts.fingerprint = model.fingerprint();
   facts.block_size = kKvBlockSize;
+  facts.weights.emplace(model, ops);
+  facts.ops = &ops;
   facts.num_blocks = resolved.kv_cache_bytes /
                      KvPool::BlockBytes(model.config(), resolved.kv_dtype);
   ASSIGN_OR_RETURN(
@@ -134,6 +141,11 @@ EngineImpl::EngineImpl(std::unique_ptr<ModelRunner> runner,
       scheduler_(Scheduler::Create(MakeSchedulerOptions(options, model))),
       residency_(adapters) {
   load_.scheduler = scheduler_->load();
+  uses_auto_ = options_.merge == MergePolicy::kAuto;
+  if (options_.max_merged > 0 && model_.weights.has_value()) {
+    merged_ = std::make_unique<MergedResidency>(
+        adapters_, *model_.weights, *model_.ops, clock_, options_.max_merged);
+  }
   adapters_.SetLoadedCallback([inbox = inbox_] { inbox->Wake(); });
   thread_ = std::make_unique<BackgroundThread>("engine", [this] { Loop(); });
 }
@@ -145,6 +157,8 @@ EngineImpl::~EngineImpl() {
 }
 
 void EngineImpl::Loop() {
+  while (!measured_ && MeasureCosts(/*is_idle=*/true)) {
+  }
   while (DrainInbox()) {
     if (inbox_->is_held()) {
       inbox_->WaitForMail(absl::InfiniteDuration());
@@ -156,15 +170,19 @@ void EngineImpl::Loop() {
     Fail(id, absl::CancelledError("the engine was stopped"));
   }
   residency_.DropAll();
+  if (merged_ != nullptr) merged_->DropAll();
 }
 
 void EngineImpl::Step() {
-  EndSlowReaders(clock_.Now());
-  const StepPlan plan = Plan(clock_.Now());
+  const absl::Duration start = clock_.Now();
+  EndSlowReaders(start);
+  AdmitMerged();
+  const StepPlan plan = Plan(start);
   if (plan.empty()) {
     scheduler_->Commit({});
     UpdateLoad(clock_.Now());
-    return WaitForWork();
+    if (!WorkBetweenSteps(kIdleSlice, /*is_idle=*/true)) WaitForWork();
+    return;
   }
   const StepInput& input =
       builder_.Build(plan, *scheduler_, residency_, requests_);
@@ -172,9 +190,11 @@ void EngineImpl::Step() {
   StepResult result = runner_->Wait(ticket);
   const absl::Duration now = clock_.Now();
   if (!result.status.ok()) return FailStep(result.status);
+  ObserveRows(plan, now);
   scheduler_->Commit(TakeResult(std::move(result), now));
   UpdateLoad(now);  // Whoever hears of an end finds it counted.
   Publish(now);
+  WorkBetweenSteps(kMergeShare * (now - start), /*is_idle=*/false);
 }
 
 void EngineImpl::FailStep(const absl::Status& status) {
@@ -236,7 +256,7 @@ std::vector<SampledToken> EngineImpl::TakeResult(StepResult result,
 
 void EngineImpl::WaitForWork() {
   absl::Duration timeout = absl::InfiniteDuration();
-  if (!scheduler_->idle()) timeout = kPollWaiting;
+  if (!scheduler_->idle() || !merge_line_.empty()) timeout = kPollWaiting;
   if (!paused_.empty()) timeout = std::min(timeout, kPollPaused);
   inbox_->WaitForMail(timeout);
 }

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,11 +25,13 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "adapters/adapter_store.h"
+#include "adapters/merge_policy.h"
 #include "base/clock.h"
 #include "base/token.h"
 #include "kernels/ops.h"
 #include "model/model.h"
 #include "model/tokenizer/tokenizer.h"
+#include "server/scheduler/merge_chooser.h"
 #include "server/scheduler/scheduler.h"
 
 namespace lorikeet {
@@ -77,6 +80,11 @@ struct EngineRequest {
   SamplingParams sampling;
   StopParams stop;
   OutputParams output;
+  // Which variant answers; nullopt = as the policy says: the adapter's, else
+  // the engine's. Policies are for one adapter at scale 1; anything else is
+  // merged only if it asks.
+  std::optional<Variant> variant;
+  std::optional<MergePolicy> merge_policy;
   int32_t priority = 0;
   std::string tenant{kDefaultTenant};
 };
@@ -109,6 +117,7 @@ struct Timings {
 struct StartedEvent {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;
+  std::optional<Variant> variant;  // nullopt: the base model
   // Prompt logprobs (one per prompt token but the first) if asked for.
   std::vector<TokenLogprobs> prompt_logprobs;
   std::vector<float> logits;  // [vocab] if return_logits
@@ -158,6 +167,9 @@ struct EngineOptions {
   int64_t kv_cache_bytes = 0;
   DType kv_dtype = DType::kF32;
   bool prefix_caching = true;
+  // Of adapters that have none of their own.
+  MergePolicy merge = MergePolicy::kNever;
+  int32_t max_merged = 0;  // merged variants at once; 0 = there are none
   int32_t max_buffered_deltas = 256;
   absl::Duration slow_reader_timeout = absl::Seconds(30);
   // Offline runs: requests are admitted when told, see Hold/Release.
@@ -172,6 +184,26 @@ struct EngineLoad {
   double prefix_cache_hit_rate = 0;     // over the last seconds, [0, 1]
 };
 
+// A merged variant that is there or on its way.
+struct MergedInfo {
+  enum class State { kWaiting, kMerging, kMerged };
+  std::vector<std::pair<AdapterKey, float>> adapters;  // with their scales
+  State state = State::kWaiting;
+  int64_t bytes = 0;        // made so far
+  int64_t bytes_total = 0;  // 0 = not known yet
+  int64_t requests = 0;     // that hold it
+};
+
+// What is merged, and what `auto` sees.
+struct MergeState {
+  MergePolicy policy = MergePolicy::kNever;
+  int32_t max_merged = 0;
+  std::vector<MergedInfo> variants;
+  StepCosts costs;
+  absl::Duration last_merge;  // work of the last one; 0 = none yet
+  std::map<AdapterKey, MergeChooser::Known> choices;
+};
+
 class Engine {
  public:
   // All but options must outlive the engine. Starts the engine thread.
@@ -183,7 +215,9 @@ class Engine {
   virtual ~Engine() = default;
 
   // Errors: RESOURCE_EXHAUSTED / QUEUE_FULL; UNAVAILABLE / SERVER_DRAINING;
-  // INVALID_ARGUMENT / CONTEXT_LENGTH_EXCEEDED naming lengths and limit.
+  // INVALID_ARGUMENT / CONTEXT_LENGTH_EXCEEDED naming lengths and limit, or
+  // MERGE_UNSUPPORTED naming what has no merged variant; FAILED_PRECONDITION /
+  // MERGE_OFF if a merged variant is asked for and max_merged is 0.
   virtual absl::StatusOr<std::shared_ptr<TokenStream>> Submit(
       EngineRequest request) = 0;
 
@@ -198,6 +232,11 @@ class Engine {
 
   // Drops unused prefix-cache blocks; returns how many.
   virtual int64_t FlushPrefixCache() = 0;
+  // Drops merged variants of an adapter that no request holds; returns the
+  // bytes freed.
+  virtual int64_t DropMerged(const std::string& tenant,
+                             const std::string& name) = 0;
+  virtual MergeState merge_state() = 0;
   virtual EngineLoad load() const = 0;
   virtual const EngineOptions& options() const = 0;  // with defaults resolved
   // Waits until nothing runs or waits (offline runs).

@@ -1,6 +1,6 @@
 // The engine: a facade for other threads, and the thread that runs the steps.
 // What happens in a step is in engine.cc, what happens to requests in
-// engine_requests.cc.
+// engine_requests.cc, which variant they get in engine_merging.cc.
 
 #ifndef LORIKEET_SERVER_ENGINE_ENGINE_IMPL_H_
 #define LORIKEET_SERVER_ENGINE_ENGINE_IMPL_H_
@@ -8,12 +8,14 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "adapters/base_weights.h"
 #include "base/background_queue.h"
 #include "base/clock.h"
 #include "base/digest.h"
@@ -22,9 +24,11 @@
 #include "server/engine/batch_builder.h"
 #include "server/engine/engine.h"
 #include "server/engine/inbox.h"
+#include "server/engine/merged_residency.h"
 #include "server/engine/model_runner.h"
 #include "server/engine/rate_window.h"
 #include "server/engine/request_state.h"
+#include "server/engine/step_cost_probe.h"
 #include "server/scheduler/scheduler.h"
 
 namespace lorikeet {
@@ -37,6 +41,9 @@ class EngineImpl final : public Engine {
     Digest fingerprint;
     int64_t num_blocks = 0;
     int64_t block_size = 0;
+    // To merge with; null: nothing can be merged.
+    std::optional<BaseWeights> weights;
+    Ops* ops = nullptr;
   };
 
   // `options` has no default left open. All references and `tokenizer`, which
@@ -53,6 +60,9 @@ class EngineImpl final : public Engine {
                     const std::string& name) override;
   void AbortAll() override;
   int64_t FlushPrefixCache() override;
+  int64_t DropMerged(const std::string& tenant,
+                     const std::string& name) override;
+  MergeState merge_state() override;
   EngineLoad load() const override;
   const EngineOptions& options() const override { return options_; }
   void WaitUntilIdle() override;
@@ -61,7 +71,7 @@ class EngineImpl final : public Engine {
  private:
   // ---- any thread ----------------------------------------------------------
   absl::Status CheckRequest(const EngineRequest& request) const;
-  std::vector<KvDomainStart> DomainsOf(const RequestState& request) const;
+  absl::Status CheckVariant(const EngineRequest& request) const;
 
   // ---- engine thread: steps (engine.cc) ------------------------------------
   void Loop();
@@ -76,6 +86,9 @@ class EngineImpl final : public Engine {
   // ---- engine thread: requests (engine_requests.cc) ------------------------
   bool DrainInbox();  // false: the thread has to end
   void Add(std::unique_ptr<RequestState> request);
+  // Hands a request whose variant is settled to the scheduler.
+  void Admit(RequestState* request);
+  std::vector<KvDomainStart> DomainsOf(const RequestState& request) const;
   void NoteAdapters(absl::Duration now);
   void NoteStarts(const StepPlan& plan, absl::Duration now);
   void Publish(absl::Duration now);
@@ -93,6 +106,18 @@ class EngineImpl final : public Engine {
               const absl::Status& status);
   std::vector<RequestId> AllIds() const;
 
+  // ---- engine thread: variants (engine_merging.cc) -------------------------
+  Variant ChooseVariant(const RequestState& request);
+  Variant ChooseByCost(const RequestState& request);
+  // Admits who waited for a merged variant that is there now.
+  void AdmitMerged();
+  void FailMerges();
+  void LeaveMergeLine(RequestState* request);
+  // Merges and measures for about `budget`; false: there is nothing to do.
+  bool WorkBetweenSteps(absl::Duration budget, bool is_idle);
+  bool MeasureCosts(bool is_idle);
+  void ObserveRows(const StepPlan& plan, absl::Duration now);
+
   const EngineOptions options_;
   const ModelFacts model_;
   const Tokenizer* const tokenizer_;
@@ -107,6 +132,13 @@ class EngineImpl final : public Engine {
   AdapterResidency residency_;
   BatchBuilder builder_;
   RequestTable requests_;
+  std::unique_ptr<MergedResidency> merged_;  // null: nothing is merged
+  std::unique_ptr<StepCostProbe> probe_;     // null: nothing is measured now
+  MergeChooser chooser_;
+  bool uses_auto_ = false;
+  std::optional<absl::Duration> measured_;  // when
+  std::vector<RequestState*> merge_line_;   // wait for their variants
+  bool merge_line_changed_ = false;
   Inbox::Mail mail_;
   std::vector<RequestState*> touched_;  // by the step being published
   std::vector<RequestState*> cold_;     // waiting, their adapters are not there

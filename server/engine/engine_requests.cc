@@ -36,6 +36,7 @@ absl::Status EngineImpl::CheckRequest(const EngineRequest& request) const {
                                                    options_.max_num_seqs,
                                                    "], limit max_num_seqs"));
   }
+  RETURN_IF_ERROR(CheckVariant(request));
   if (tokenizer_ == nullptr && !request.stop.stop.empty()) {
     return absl::InvalidArgumentError(
         "stop strings need a tokenizer, the base model has none");
@@ -54,25 +55,6 @@ absl::Status EngineImpl::CheckRequest(const EngineRequest& request) const {
   return absl::OkStatus();
 }
 
-std::vector<KvDomainStart> EngineImpl::DomainsOf(
-    const RequestState& request) const {
-  const EngineRequest& r = request.request;
-  const auto domain = [&](std::span<const KvAdapter> adapters, int32_t from) {
-    return MakeKvDomain(r.tenant, model_.fingerprint, adapters, from,
-                        options_.kv_dtype);
-  };
-  std::vector<KvDomainStart> domains;
-  if (request.adapters_from > 0) domains.push_back({0, domain({}, 0)});
-  if (request.adapters_from == RequestState::kNever) return domains;
-  std::vector<KvAdapter> adapters;
-  for (const RequestAdapter& adapter : r.adapters) {
-    adapters.push_back({adapter.version->key.digest, adapter.scale});
-  }
-  domains.push_back(
-      {request.adapters_from, domain(adapters, request.adapters_from)});
-  return domains;
-}
-
 absl::StatusOr<std::shared_ptr<TokenStream>> EngineImpl::Submit(
     EngineRequest request) {
   RETURN_IF_ERROR(CheckRequest(request));
@@ -82,7 +64,6 @@ absl::StatusOr<std::shared_ptr<TokenStream>> EngineImpl::Submit(
   auto state = std::make_unique<RequestState>(
       id, std::move(request), tokenizer_, options_.max_model_len, stream);
   state->times.submitted = clock_.Now();
-  state->domains = DomainsOf(*state);
   RETURN_IF_ERROR(inbox_->Submit(std::move(state)));
   return std::static_pointer_cast<TokenStream>(stream);
 }
@@ -145,7 +126,16 @@ bool EngineImpl::DrainInbox() {
   return goes_on;
 }
 
-void EngineImpl::Add(std::unique_ptr<RequestState> request) {
+void EngineImpl::Add(std::unique_ptr<RequestState> owned) {
+  RequestState* const request = owned.get();
+  requests_.emplace(request->id, std::move(owned));
+  request->variant = ChooseVariant(*request);
+  if (request->variant == Variant::kUnmerged) return Admit(request);
+  merge_line_.push_back(request);
+  merge_line_changed_ = true;
+}
+
+void EngineImpl::Admit(RequestState* request) {
   const EngineRequest& r = request->request;
   SchedulerRequest s;
   s.id = request->id;
@@ -153,7 +143,7 @@ void EngineImpl::Add(std::unique_ptr<RequestState> request) {
   s.prompt = r.prompt;
   s.num_candidates = r.sampling.n;
   s.max_tokens = r.stop.max_tokens;
-  s.domains = request->domains;
+  s.domains = DomainsOf(*request);
   s.adapters = request->needed;
   s.priority = r.priority;
   s.all_prompt_logits = request->wants_prompt_logprobs();
@@ -162,12 +152,31 @@ void EngineImpl::Add(std::unique_ptr<RequestState> request) {
     is_ready = residency_.IsResident(key) && is_ready;
   }
   if (!is_ready) {
-    cold_.push_back(request.get());
+    cold_.push_back(request);
   } else {
-    request->times.adapter_ready = request->times.submitted;
+    request->times.adapter_ready =
+        request->merged != nullptr ? clock_.Now() : request->times.submitted;
   }
   CHECK(scheduler_->Add(std::move(s)));  // The inbox counts as it does.
-  requests_.emplace(request->id, std::move(request));
+}
+
+std::vector<KvDomainStart> EngineImpl::DomainsOf(
+    const RequestState& request) const {
+  const EngineRequest& r = request.request;
+  const auto domain = [&](std::span<const KvAdapter> adapters, int32_t from) {
+    return MakeKvDomain(r.tenant, model_.fingerprint, adapters, from,
+                        request.variant, options_.kv_dtype);
+  };
+  std::vector<KvDomainStart> domains;
+  if (request.adapters_from > 0) domains.push_back({0, domain({}, 0)});
+  if (request.adapters_from == RequestState::kNever) return domains;
+  std::vector<KvAdapter> adapters;
+  for (const RequestAdapter& adapter : r.adapters) {
+    adapters.push_back({adapter.version->key.digest, adapter.scale});
+  }
+  domains.push_back(
+      {request.adapters_from, domain(adapters, request.adapters_from)});
+  return domains;
 }
 
 void EngineImpl::NoteAdapters(absl::Duration now) {
@@ -204,6 +213,7 @@ StartedEvent EngineImpl::MakeStarted(RequestState* request) {
   StartedEvent event;
   event.prompt_tokens = static_cast<int64_t>(request->request.prompt.size());
   event.cached_tokens = request->cached_tokens;
+  if (!request->request.adapters.empty()) event.variant = request->variant;
   event.prompt_logprobs = std::move(request->prompt_logprobs);
   event.logits = std::move(request->logits);
   return event;
@@ -298,6 +308,7 @@ void EngineImpl::Forget(RequestState* request,
   scheduler_->Cancel(request->id);
   std::erase(cold_, request);
   std::erase(paused_, request->id);
+  LeaveMergeLine(request);
   requests_.erase(request->id);
   for (const AdapterKey& key : adapters) {
     residency_.DropUnused(key, scheduler_->AdaptersInUse());

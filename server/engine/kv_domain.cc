@@ -17,7 +17,7 @@ absl::string_view BytesOf(const Digest& digest) {
 
 KvDomain MakeKvDomain(absl::string_view tenant, const Digest& base_fingerprint,
                       std::span<const KvAdapter> adapters, int32_t from,
-                      DType kv_dtype) {
+                      Variant variant, DType kv_dtype) {
   Sha256 hash;
   hash.UpdateField("lorikeet kv domain 1");
   hash.UpdateField(tenant);
@@ -31,7 +31,7 @@ KvDomain MakeKvDomain(absl::string_view tenant, const Digest& base_fingerprint,
         absl::StrCat("scale ", std::bit_cast<uint32_t>(adapter.scale)));
   }
   if (!adapters.empty()) {
-    hash.UpdateField("unmerged");
+    hash.UpdateField(Name(variant));
     hash.UpdateField(absl::StrCat("from ", from));
   }
   hash.UpdateField(Name(kv_dtype));

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "absl/strings/string_view.h"
+#include "adapters/merge_policy.h"
 #include "base/digest.h"
 #include "kernels/dtype.h"
 #include "server/scheduler/scheduler.h"
@@ -24,10 +25,10 @@ struct KvAdapter {
 
 // Returns the first 128 bits of a SHA-256 over all that makes KV entries
 // differ. No `adapters` = the base model; else they act from position `from`
-// on.
+// on, as `variant`.
 KvDomain MakeKvDomain(absl::string_view tenant, const Digest& base_fingerprint,
                       std::span<const KvAdapter> adapters, int32_t from,
-                      DType kv_dtype);
+                      Variant variant, DType kv_dtype);
 
 }  // namespace lorikeet
 

@@ -118,7 +118,7 @@ FinishedEvent RequestState::MakeFinishedEvent(int32_t candidate,
   const absl::Duration scheduled = times.scheduled.value_or(now);
   const absl::Duration first_token = times.first_token.value_or(now);
   event.timings.queue = scheduled - times.submitted;
-  if (!needed.empty()) {
+  if (has_adapted_rows()) {
     event.timings.adapter_load =
         std::min(times.adapter_ready.value_or(scheduled), scheduled) -
         times.submitted;

@@ -14,6 +14,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
+#include "adapters/merged_variant.h"
 #include "kernels/sampling.h"
 #include "server/engine/engine.h"
 #include "server/engine/output_processor.h"
@@ -59,6 +60,8 @@ struct RequestState {
     return request.output.num_prompt_logprobs >= 0;
   }
   bool wants_penalties() const;
+  // True if some of its rows are not the base's.
+  bool has_adapted_rows() const { return !needed.empty() || merged != nullptr; }
   bool NamesAdapter(const std::string& tenant, const std::string& name) const;
 
   const RequestId id;
@@ -68,9 +71,13 @@ struct RequestState {
   // begins; kNever if the prompt has none.
   static constexpr int32_t kNever = std::numeric_limits<int32_t>::max();
   const int32_t adapters_from;
-  // What must be on the device, none twice; empty if adapters_from is kNever.
-  const std::vector<AdapterKey> needed;
-  std::vector<KvDomainStart> domains;
+  // What must be on the device, none twice; empty if adapters_from is kNever,
+  // or if a merged variant was given.
+  std::vector<AdapterKey> needed;
+  // Chosen when the engine sees the request first, and kept.
+  Variant variant = Variant::kUnmerged;
+  std::shared_ptr<const MergedVariant> merged;  // null until it is there
+  int64_t merge_passes = 0;  // younger ones got theirs before
   Milestones times;
   std::vector<Token> banned;  // before min_tokens
   std::vector<Candidate> candidates;

@@ -300,9 +300,12 @@ absl::Status AdapterService::Delete(const std::string& tenant,
   const absl::Status begun =
       store_.BeginDelete(tenant, name, {etag, limits.actor});
   if (!begun.ok()) return About(begun, "adapter", tenant, name);
-  const absl::Status status = WaitUntilUnused(
-      tenant, name, policy, drain_timeout.value_or(drain_timeout_), limits,
-      [&] { return store_.FinishDelete(tenant, name); });
+  const absl::Status status =
+      WaitUntilUnused(tenant, name, policy,
+                      drain_timeout.value_or(drain_timeout_), limits, [&] {
+                        engine_.DropMerged(tenant, name);
+                        return store_.FinishDelete(tenant, name);
+                      });
   if (status.ok()) return status;
   store_.CancelDelete(tenant, name);
   return About(status, "adapter", tenant, name);
@@ -347,6 +350,7 @@ absl::StatusOr<AdapterService::Unloaded> AdapterService::Unload(
                             "adapter ", Quote(name), " is pinned: unpin it")),
                         "ADAPTER_PINNED");
     }
+    result.freed_bytes += engine_.DropMerged(tenant, name);
     ASSIGN_OR_RETURN(const int64_t bytes, store_.UnloadTo(tenant, name, tier));
     result.freed_bytes += bytes;
     return absl::OkStatus();

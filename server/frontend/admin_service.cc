@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/reason.h"
+
 namespace lorikeet {
 namespace {
 
@@ -12,11 +14,12 @@ constexpr absl::Duration kDrainPiece = absl::Milliseconds(100);
 }  // namespace
 
 AdminService::AdminService(const ModelInfo& model, AdapterStore& adapters,
-                           Engine& engine, const Clock& clock,
-                           absl::Duration drain_timeout)
+                           Engine& engine, BaseVerifier& verifier,
+                           const Clock& clock, absl::Duration drain_timeout)
     : model_(model),
       adapters_(adapters),
       engine_(engine),
+      verifier_(verifier),
       clock_(clock),
       drain_timeout_(drain_timeout),
       start_(clock.Now()) {}
@@ -30,6 +33,12 @@ ServerLoad AdminService::Load() const {
 void AdminService::SetDrainCallback(std::function<void()> callback) {
   MutexLock lock(&mu_);
   drain_callback_ = std::move(callback);
+}
+
+absl::StatusOr<BaseVerifier::Report> AdminService::VerifyBase() {
+  absl::StatusOr<BaseVerifier::Report> report = verifier_.Verify();
+  if (report.ok()) return report;
+  return WithDefaultReason(report.status(), "BASE_UNREADABLE");
 }
 
 int64_t AdminService::Drain(std::optional<absl::Duration> timeout,

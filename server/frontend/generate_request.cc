@@ -269,6 +269,7 @@ absl::StatusOr<EngineRequest> BuildEngineRequest(const GenerateInput& input,
       BuildStop(input.stop, static_cast<int64_t>(prompt.size()), model));
   ASSIGN_OR_RETURN(request.output, BuildOutput(input.output, model));
   request.priority = input.priority;
+  request.variant = input.variant;
   request.prompt = std::move(prompt);
   return request;
 }

@@ -77,6 +77,7 @@ struct GenerateInput {
   SamplingInput sampling;
   StopInput stop;
   OutputInput output;
+  std::optional<Variant> variant;  // nullopt = as the policies say
   int32_t priority = 0;
   // Who asks: the same key gets the same target of an alias. Empty = stable.
   std::string routing_key;

@@ -125,6 +125,7 @@ absl::StatusOr<EngineRequest> GoldenGate::MakeRequest(
                      CheckTokens("token_ids", golden.token_ids, model_));
   }
   request.adapters = {{version, 1}};
+  request.variant = Variant::kUnmerged;  // what PEFT computes
   request.tenant = version->key.tenant;
   request.stop.max_tokens =
       static_cast<int32_t>(std::max<size_t>(1, golden.tokens.size()));

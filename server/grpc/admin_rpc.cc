@@ -11,6 +11,7 @@
 #include "lorikeet/v1/admin.grpc.pb.h"
 #include "server/grpc/call.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/convert_merges.h"
 
 namespace lorikeet {
 namespace {
@@ -19,7 +20,9 @@ using Stub = v1::AdminService;
 using RawService = Stub::WithRawCallbackMethod_GetServerInfo<
     Stub::WithRawCallbackMethod_GetLoad<Stub::WithRawCallbackMethod_WatchLoad<
         Stub::WithRawCallbackMethod_DrainServer<
-            Stub::WithRawCallbackMethod_FlushCache<Stub::Service>>>>>;
+            Stub::WithRawCallbackMethod_FlushCache<
+                Stub::WithRawCallbackMethod_GetMergeState<
+                    Stub::WithRawCallbackMethod_VerifyBase<Stub::Service>>>>>>>;
 
 using Context = grpc::CallbackServerContext;
 using Bytes = grpc::ByteBuffer;
@@ -148,6 +151,30 @@ class AdminRpc final : public RawService {
           v1::FlushCacheResponse response;
           response.set_freed_blocks(
               static_cast<uint64_t>(service_.FlushCache()));
+          return response;
+        });
+  }
+
+  Unary* GetMergeState(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::GetMergeStateRequest, v1::MergeState>(
+        context, in, out, small_,
+        [this](const v1::GetMergeStateRequest&,
+               const CallLimits&) -> absl::StatusOr<v1::MergeState> {
+          v1::MergeState state;
+          ToProto(service_.Merges(), &state);
+          return state;
+        });
+  }
+
+  Unary* VerifyBase(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::VerifyBaseRequest, v1::VerifyBaseResponse>(
+        context, in, out, slow_,
+        [this](const v1::VerifyBaseRequest&,
+               const CallLimits&) -> absl::StatusOr<v1::VerifyBaseResponse> {
+          ASSIGN_OR_RETURN(const BaseVerifier::Report report,
+                           service_.VerifyBase());
+          v1::VerifyBaseResponse response;
+          ToProto(report, &response);
           return response;
         });
   }

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "server/frontend/error.h"
+#include "server/grpc/convert_merges.h"
 
 namespace lorikeet {
 namespace {
@@ -248,6 +249,7 @@ absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in) {
     return FieldError("output.omit_token_ids",
                       "and output.omit_text leave nothing to send");
   }
+  ASSIGN_OR_RETURN(out.variant, ToVariant(in.variant()));
   out.priority = in.priority();
   out.routing_key = in.routing_key();
   out.labels = ToLabels(in.labels());
@@ -273,6 +275,7 @@ void ToProto(const StartedEvent& in, const EventContext& context,
   }
   out->set_prompt_tokens(ToUint32(in.prompt_tokens));
   out->set_cached_tokens(ToUint32(in.cached_tokens));
+  out->set_variant(ToProto(in.variant));
   for (const TokenLogprobs& logprobs : in.prompt_logprobs) {
     ToProto(logprobs, context, out->add_prompt_logprobs());
   }

@@ -1,7 +1,7 @@
 // The right adapter, always: requests for adapters that each make the model say
 // something of their own, while adapters are registered, updated, retired,
-// deleted, unloaded and aliases move. Every answer has to be the one that the
-// version it was given gives alone.
+// deleted, unloaded, merged and aliases move. Every answer has to be the one
+// that the version it was given gives alone, as the variant that was asked for.
 //
 // The same file is built again with a fault seeded in one source (see
 // CMakeLists.txt); then the test is that wrong answers are noticed.
@@ -13,9 +13,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -61,6 +63,7 @@ constexpr int kContents = 8;  // signatures
 constexpr int kHotNames = 5;  // h0.. are updated and deleted
 constexpr int kAliases = 3;   // t0.. move between p0@1 and p1@2
 constexpr int kPrompts = 3;
+constexpr Variant kVariants[] = {Variant::kUnmerged, Variant::kMerged};
 constexpr size_t kPromptTokens =
     40;  // more than one block: prefixes are shared
 constexpr int kAnswerTokens = 4;
@@ -147,6 +150,7 @@ class RightAdapterTest : public ::testing::Test {
     EngineOptions e;
     e.max_num_seqs = 16;
     e.max_num_batched_tokens = 128;
+    e.max_merged = 2;
     e.kv_cache_bytes = 96 * KvPool::BlockBytes(model_->config(), DType::kF32);
     auto engine = Engine::Create(*model_, nullptr, *ops_, *store_, clock_, e);
     EXPECT_TRUE(engine.ok()) << engine.status();
@@ -184,8 +188,10 @@ class RightAdapterTest : public ::testing::Test {
     return store_->Register(r).status();
   }
   absl::StatusOr<std::shared_ptr<TokenStream>> Submit(VersionRef version,
-                                                      int prompt) {
+                                                      int prompt,
+                                                      Variant variant) {
     EngineRequest r;
+    r.variant = variant;
     r.prompt = prompts_[static_cast<size_t>(prompt)];
     r.adapters = {{std::move(version), 1}};
     r.stop.max_tokens = kAnswerTokens;
@@ -207,16 +213,18 @@ class RightAdapterTest : public ::testing::Test {
       const std::string name = absl::StrCat("s", content);
       ASSERT_TRUE(Register(name, content).ok());
       for (int p = 0; p < kPrompts; ++p) {
-        engine_->FlushPrefixCache();
-        AdapterRef ref;
-        ref.name = name;
-        auto version = store_->Resolve(ref);
-        ASSERT_TRUE(version.ok());
-        const auto stream = Submit(*std::move(version), p);
-        ASSERT_TRUE(stream.ok()) << stream.status();
-        const Tokens answer = AnswerOf(*stream);
-        ASSERT_EQ(answer.size(), size_t{kAnswerTokens});
-        signatures_[{content, p}] = answer;
+        for (const Variant variant : kVariants) {
+          engine_->FlushPrefixCache();
+          AdapterRef ref;
+          ref.name = name;
+          auto version = store_->Resolve(ref);
+          ASSERT_TRUE(version.ok());
+          const auto stream = Submit(*std::move(version), p, variant);
+          ASSERT_TRUE(stream.ok()) << stream.status();
+          const Tokens answer = AnswerOf(*stream);
+          ASSERT_EQ(answer.size(), size_t{kAnswerTokens});
+          signatures_[{content, p, variant}] = answer;
+        }
       }
       const bool is_deleted = store_->FinishDelete("default", name).ok();
       ASSERT_TRUE(is_deleted || kIsSeeded);
@@ -224,7 +232,9 @@ class RightAdapterTest : public ::testing::Test {
     engine_->FlushPrefixCache();
     for (int p = 0; p < kPrompts; ++p) {
       std::set<Tokens> different;
-      for (int c = 0; c < kContents; ++c) different.insert(signatures_[{c, p}]);
+      for (int c = 0; c < kContents; ++c) {
+        different.insert(signatures_[{c, p, Variant::kUnmerged}]);
+      }
       ASSERT_EQ(different.size(), size_t{kContents}) << "prompt " << p;
     }
   }
@@ -261,9 +271,11 @@ class RightAdapterTest : public ::testing::Test {
         Register(hot, content).IgnoreError();
         return;
       case 4:
+        engine_->DropMerged("default", hot);
         store_->UnloadTo("default", hot, Tier::kDisk).status().IgnoreError();
         return;
       default:
+        engine_->DropMerged("default", hot);
         if (!store_->FinishDelete("default", hot).ok()) return;
         ASSERT_TRUE(Register(hot, content).ok());
     }
@@ -279,6 +291,7 @@ class RightAdapterTest : public ::testing::Test {
   void Client(uint64_t seed, int64_t requests, Report* report, Mutex* mu) {
     struct Asked {
       int content = 0, prompt = 0;
+      Variant variant = Variant::kUnmerged;
       std::shared_ptr<TokenStream> stream;
     };
     Rng rng(seed);
@@ -300,7 +313,10 @@ class RightAdapterTest : public ::testing::Test {
         Asked asked;
         asked.content = content_of_.at(key.digest);
         asked.prompt = static_cast<int>(rng.Below(kPrompts));
-        auto stream = Submit(std::move(route->version), asked.prompt);
+        // Two places for as many adapters as there are: most of these merge.
+        if (rng.Below(8) == 0) asked.variant = Variant::kMerged;
+        auto stream =
+            Submit(std::move(route->version), asked.prompt, asked.variant);
         ASSERT_TRUE(stream.ok()) << stream.status();
         asked.stream = *std::move(stream);
         burst.push_back(std::move(asked));
@@ -308,7 +324,8 @@ class RightAdapterTest : public ::testing::Test {
       for (const Asked& asked : burst) {
         const Tokens answer = AnswerOf(asked.stream);
         ++sum.served;
-        if (answer != signatures_.at({asked.content, asked.prompt})) {
+        if (answer !=
+            signatures_.at({asked.content, asked.prompt, asked.variant})) {
           ++sum.wrong;
         }
       }
@@ -365,7 +382,7 @@ class RightAdapterTest : public ::testing::Test {
   std::vector<std::string> sources_;  // a directory per content
   absl::flat_hash_map<Digest, int> content_of_;
   std::vector<Tokens> prompts_;
-  absl::flat_hash_map<std::pair<int, int>, Tokens> signatures_;
+  std::map<std::tuple<int, int, Variant>, Tokens> signatures_;
   std::unique_ptr<AdapterStore> store_;
   std::unique_ptr<Engine> engine_;
 };

@@ -49,8 +49,9 @@ TEST(KvDomainTest, DiffersWithAllThatMakesKvDiffer) {
   const Digest base = DigestOf("base"), adapter = DigestOf("adapter");
   const auto make = [&](absl::string_view tenant, const Digest& of,
                         std::vector<KvAdapter> adapters, int32_t from = 0,
-                        DType dtype = DType::kF32) {
-    return MakeKvDomain(tenant, of, adapters, from, dtype);
+                        DType dtype = DType::kF32,
+                        Variant variant = Variant::kUnmerged) {
+    return MakeKvDomain(tenant, of, adapters, from, variant, dtype);
   };
   const std::vector<KvAdapter> two = {{adapter, 1}, {base, 0.5f}};
   const KvDomain all[] = {make("t", base, {{adapter, 1}}),
@@ -63,7 +64,9 @@ TEST(KvDomainTest, DiffersWithAllThatMakesKvDiffer) {
                           make("t", base, {{adapter, 1}}, 3),
                           make("t", base, two),
                           make("t", base, {two[1], two[0]}),
-                          make("t", base, {{adapter, 1}}, 0, DType::kBF16)};
+                          make("t", base, {{adapter, 1}}, 0, DType::kBF16),
+                          make("t", base, {{adapter, 1}}, 0, DType::kF32,
+                               Variant::kMerged)};
   EXPECT_EQ(std::set<KvDomain>(std::begin(all), std::end(all)).size(),
             std::size(all));
   EXPECT_EQ(make("t", base, two), make("t", base, two));

@@ -82,6 +82,10 @@ class FakeEngine final : public Engine {
   void AbortAdapter(const std::string&, const std::string&) override {}
   void AbortAll() override {}
   int64_t FlushPrefixCache() override { return 0; }
+  int64_t DropMerged(const std::string&, const std::string&) override {
+    return 0;
+  }
+  MergeState merge_state() override { return {}; }
   EngineLoad load() const override { return {}; }
   const EngineOptions& options() const override { return options_; }
   void WaitUntilIdle() override {}
