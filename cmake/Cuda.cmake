@@ -23,3 +23,21 @@ endif()
 if(NOT LORIKEET_CUDA_HEADERS)
   message(STATUS "skipped: no CUDA headers")
 endif()
+find_library(LORIKEET_CUDART libcudart_static.a HINTS
+  ${LORIKEET_CUDA_INCLUDE}/../lib64 ${LORIKEET_CUDA_INCLUDE}/../lib)
+find_library(LORIKEET_CUBLASLT cublasLt HINTS
+  ${LORIKEET_CUDA_INCLUDE}/../lib64 ${LORIKEET_CUDA_INCLUDE}/../lib)
+
+# What the program and the plug-in have to agree on: the headers that both
+# compile, and the compiler.
+set(LORIKEET_OPS_ABI "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
+foreach(header
+    base/strong_int.h base/token.h kernels/cuda_plugin.h kernels/dtype.h
+    kernels/linear_id.h kernels/lora_batch.h kernels/memory.h kernels/ops.h
+    kernels/paged_kv.h kernels/sampling.h kernels/stream.h kernels/tensor.h)
+  file(SHA256 ${PROJECT_SOURCE_DIR}/${header} digest)
+  string(APPEND LORIKEET_OPS_ABI " ${digest}")
+  set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY
+    CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${header})
+endforeach()
+string(SHA256 LORIKEET_OPS_ABI "${LORIKEET_OPS_ABI}")

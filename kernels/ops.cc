@@ -58,6 +58,22 @@ void CopyRows(ConstTensor from, Tensor to) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Memory>> Ops::Allocate(int64_t size_bytes) {
+  return std::make_unique<HostMemory>(size_bytes);
+}
+
+void Ops::CopyIn(const void* host, void* memory, int64_t size_bytes, Stream&) {
+  if (size_bytes > 0) {
+    std::memcpy(memory, host, static_cast<size_t>(size_bytes));
+  }
+}
+
+void Ops::CopyOut(const void* memory, void* host, int64_t size_bytes, Stream&) {
+  if (size_bytes > 0) {
+    std::memcpy(host, memory, static_cast<size_t>(size_bytes));
+  }
+}
+
 void Ops::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                       const LoraBatch& lora, const Epilogue& epilogue,
                       Tensor out, Stream& stream) {

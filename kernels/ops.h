@@ -1,10 +1,12 @@
 // Ops is the contract of all operators of the forward pass: one paragraph per
 // operator, implemented by each backend (reference, cpu, later cuda).
 //
-// Activations x, y are f32 on the host backends. Weights carry their own
-// dtype. Operators enqueue on a stream and return void; a wrong shape is a
-// programmer's error (CHECK). Zero rows is a no-op. x and y must not alias
-// unless the paragraph says so.
+// Activations x, y are f32. Tensors, norms, biases, cos, sin and the cache lie
+// in the backend's memory (see Allocate): for host backends anywhere. Tokens,
+// sequences, parameters and results lie on the host; a result is there after
+// Stream::Sync. Weights carry their own dtype. Operators enqueue on a stream
+// and return void; a wrong shape is a programmer's error (CHECK). Zero rows is
+// a no-op. x and y must not alias unless the paragraph says so.
 //
 // The order of arithmetic is part of the contract of the cpu backend:
 //   Gemm       each output is one f32 FMA chain over ascending k, from 0, then
@@ -27,8 +29,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/token.h"
 #include "kernels/lora_batch.h"
+#include "kernels/memory.h"
 #include "kernels/paged_kv.h"
 #include "kernels/sampling.h"
 #include "kernels/stream.h"
@@ -94,6 +99,22 @@ class Ops {
   virtual std::string Name() const = 0;
   virtual std::string Target() const = 0;
   virtual std::unique_ptr<Stream> NewStream() = 0;
+
+  // ---- memory --------------------------------------------------------------
+
+  // Whether the operators use the host's memory.
+  virtual bool is_on_host() const { return true; }
+  // Errors: RESOURCE_EXHAUSTED naming the bytes.
+  virtual absl::StatusOr<std::unique_ptr<Memory>> Allocate(int64_t size_bytes);
+  // Copies from the host; `host` may change as soon as the call returns.
+  virtual void CopyIn(const void* host, void* memory, int64_t size_bytes,
+                      Stream& stream);
+  // Copies to the host; `host` holds the bytes after Stream::Sync.
+  virtual void CopyOut(const void* memory, void* host, int64_t size_bytes,
+                       Stream& stream);
+  // The first failure that a call could not report (Pack* out of memory, a
+  // fault of the device); stays until the end. Thread-safe.
+  virtual absl::Status status() const { return absl::OkStatus(); }
 
   // ---- packing -------------------------------------------------------------
 

@@ -236,7 +236,24 @@ void RecordRead(Cell& cell, const Access& now) {
   victim->lanes = lanes;
 }
 
+// Whether the thread has read the granule in this epoch already and nobody
+// wrote it since: then there is nothing new to find.
+bool IsReadAgain(const Cell& cell, uint8_t bytes, const Check& c) {
+  if (c.thread == nullptr || IsWrite(c.kind)) return false;
+  const Thread& t = *c.thread;
+  for (const Readers& r : cell.read) {
+    if (r.launch == c.launch && r.block == t.block->instance &&
+        r.thread / 32 == t.warp && (r.lanes >> t.lane & 1) != 0 &&
+        r.epoch == static_cast<uint16_t>(t.epoch) &&
+        (r.bytes & bytes) == bytes && r.kind == c.kind) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void CheckRaces(Cell& cell, uint8_t bytes, const Check& c) {
+  if (IsReadAgain(cell, bytes, c)) return;
   CheckReadOnly(cell, bytes, c);
   Access now{c.launch, 0, c.site, 0, 0, 0, bytes, c.kind};
   if (c.thread != nullptr) {

@@ -16,16 +16,30 @@
 
 namespace lorikeet::testing {
 
-// A CPU backend of one target with its own threads.
+// The name of the CUDA backend on the emulated device.
+inline constexpr char kCudaOnHost[] = "cuda_on_host";
+
+// All backends that this machine can run: the CPU's SIMD targets, and
+// kCudaOnHost where it was built ($LORIKEET_CUDA_ON_HOST_BUILD: "checked", the
+// default, or "fast").
+std::vector<std::string> BackendNames();
+
+// A backend by its name, with its own threads if it is the CPU's. Findings of
+// the emulated device fail the test.
 class CpuBackend {
  public:
-  CpuBackend(const std::string& target, int num_threads);
+  CpuBackend(const std::string& name, int num_threads);
+  // To what the operands of products are rounded: 0 = not at all.
+  double operand_eps() const { return operand_eps_; }
+  // Whether a row's products do not depend on the batch.
+  bool is_batch_invariant() const { return operand_eps_ == 0; }
   Ops* operator->() { return ops_.get(); }
   Ops& operator*() { return *ops_; }
 
  private:
   ThreadPool pool_;
   std::unique_ptr<Ops> ops_;
+  double operand_eps_ = 0;
 };
 
 // Odd on purpose.
@@ -85,9 +99,20 @@ void ExpectNear(const Matrix& actual, const Matrix& expected,
 
 inline constexpr double kEps = 0x1.0p-24;  // unit roundoff of f32
 
+// Unit roundoff of bf16.
+inline constexpr double kBf16Eps = 0x1.0p-8;
+
 // Error of a sum of k products in f32, any order: k eps sum |a||b|, and one
-// more rounding of the result.
-double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col);
+// more rounding of the result; where both operands are rounded first (to
+// operand_eps), that as well.
+double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col,
+                double operand_eps = 0);
+
+// Relative error of a product whose factors are both rounded to `eps`.
+constexpr double ProductEps(double eps) { return 2 * eps + eps * eps; }
+
+// |m|, to find what a sum's error is relative to.
+Matrix Abs(const Matrix& m);
 
 // A and B of some linears, packed for one backend.
 struct AdapterWeights {

@@ -75,7 +75,7 @@ TEST_P(ElementwiseTest, ResidualAddIsTheSum) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, ElementwiseTest,
-                         ::testing::ValuesIn(SupportedCpuTargets()),
+                         ::testing::ValuesIn(BackendNames()),
                          [](const auto& p) { return p.param; });
 
 }  // namespace

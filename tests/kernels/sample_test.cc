@@ -28,10 +28,13 @@ class SampleTest : public ::testing::TestWithParam<std::string> {
   Token Pick(const std::vector<float>& logits, const SamplingRow& params) {
     return One(*cpu_, logits, params).token;
   }
-  // The tokens drawn at 300 positions.
+  // An emulated device is slow.
+  bool is_slow() const { return GetParam() == kCudaOnHost; }
+  // The tokens drawn at `count` positions.
   std::set<Token> Drawn(const std::vector<float>& logits, SamplingRow params) {
+    const uint64_t count = is_slow() ? 60 : 300;
     std::set<Token> seen;
-    for (uint64_t i = 0; i < 300; ++i) {
+    for (uint64_t i = 0; i < count; ++i) {
       params.output_position = i;
       seen.insert(Pick(logits, params));
     }
@@ -56,7 +59,7 @@ TEST_P(SampleTest, GreedyTakesTheLargestAndTiesGoToTheLowestId) {
 
 TEST_P(SampleTest, DrawsWhatTheReferenceDraws) {
   int differ = 0;
-  for (int i = 0; i < 400; ++i) {
+  for (int i = 0; i < 400; i += is_slow() ? 13 : 1) {
     const std::vector<float> logits =
         RandomFloats(rng_, 50 + 40 * i, 0.5 + i % 5);
     SamplingRow p;
@@ -101,7 +104,7 @@ TEST_P(SampleTest, TopPOfAFlatDistributionKeepsLowIds) {
   p.top_p = 0.0995f;
   const std::set<Token> seen = Drawn(logits, p);
   EXPECT_LE(*seen.rbegin(), 99);
-  EXPECT_GT(seen.size(), 80u);
+  EXPECT_GT(seen.size(), is_slow() ? 35u : 80u);
 }
 
 TEST_P(SampleTest, MinPIsRelativeToTheBest) {
@@ -122,14 +125,15 @@ TEST_P(SampleTest, FrequenciesFollowTheProbabilities) {
   p.temperature = 1;
   p.seed = 77;
   std::map<Token, int> counts;
-  for (uint64_t i = 0; i < 4000; ++i) {
-    p.output_position = i;
+  const int draws = is_slow() ? 400 : 4000;
+  for (int i = 0; i < draws; ++i) {
+    p.output_position = static_cast<uint64_t>(i);
     ++counts[Pick(logits, p)];
   }
-  // Five standard deviations.
-  EXPECT_NEAR(counts[0], 400, 95);
-  EXPECT_NEAR(counts[1], 2400, 155);
-  EXPECT_NEAR(counts[2], 1200, 145);
+  for (const auto& [token, share] : {std::pair{0, 0.1}, {1, 0.6}, {2, 0.3}}) {
+    const double deviation = std::sqrt(draws * share * (1 - share));
+    EXPECT_NEAR(counts[token], draws * share, 5 * deviation);
+  }
 }
 
 TEST_P(SampleTest, PenaltiesBiasBansAndMasks) {
@@ -231,7 +235,7 @@ TEST_P(SampleTest, ARowsTokenDependsOnItsOwnKeyAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, SampleTest,
-                         ::testing::ValuesIn(SupportedCpuTargets()),
+                         ::testing::ValuesIn(BackendNames()),
                          [](const auto& p) { return p.param; });
 
 }  // namespace
