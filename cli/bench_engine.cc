@@ -335,10 +335,10 @@ absl::Status RunBench(const BenchOptions& options) {
   const int tokens = std::max(options.context + options.steps, options.prefill);
   const int64_t blocks =
       largest * ((tokens + kKvBlockSize - 1) / kKvBlockSize + 1);
-  const DType kv_dtype =
-      ParseDType(options.server.kv_cache_dtype).value_or(DType::kF32);
+  const DType kv_dtype = KvDType(options.server, *runtime->ops);
   ASSIGN_OR_RETURN(KvPool pool,
-                   KvPool::Create(runtime->model->config(), kv_dtype, blocks));
+                   KvPool::Create(runtime->model->config(), kv_dtype, blocks,
+                                  runtime->ops.get()));
   std::fprintf(stderr, "measuring the machine\n");
   const MachinePeaks peaks =
       MeasureMachinePeaks(*runtime->pool, runtime->clock);

@@ -112,6 +112,8 @@ class Ops {
   // Copies to the host; `host` holds the bytes after Stream::Sync.
   virtual void CopyOut(const void* memory, void* host, int64_t size_bytes,
                        Stream& stream);
+  // Memory that Allocate can still give; 0 = unknown.
+  virtual int64_t free_bytes() const { return 0; }
   // The first failure that a call could not report (Pack* out of memory, a
   // fault of the device); stays until the end. Thread-safe.
   virtual absl::Status status() const { return absl::OkStatus(); }

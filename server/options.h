@@ -25,7 +25,7 @@ namespace lorikeet {
 struct ServerOptions {
   // Model and device: serve, run, bench engine.
   std::string model_dir;
-  std::string device = "auto";          // auto | cpu | cuda
+  std::string device = "auto";          // one of DeviceNames()
   std::string dtype = "auto";           // auto | bf16 | f16 | f32
   std::string load_format = "auto";     // auto | dummy
   std::string kv_cache_dtype = "auto";  // auto | f32 | bf16
@@ -57,6 +57,9 @@ struct ServerOptions {
   double shutdown_timeout_seconds = 30;
   double slow_reader_timeout_seconds = 30;
 };
+
+// The values of --device.
+std::vector<std::string> DeviceNames();
 
 // Adds the flags of the first group to a subcommand, bound to `options`.
 void AddModelFlags(CLI::App& app, ServerOptions* options);

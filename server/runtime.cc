@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cuda_plugin.h"
 
 namespace lorikeet {
 namespace {
@@ -19,6 +21,8 @@ namespace {
 // Share of the free memory that the KV cache takes if nobody says otherwise:
 // other processes live here too, and pages are taken only when used.
 constexpr int64_t kKvShareOfFreeMemory = 4;
+// What a step's activations take at most of a device.
+constexpr int64_t kStepShareOfDevice = 10;
 constexpr int64_t kMinKvBytes = int64_t{64} << 20;
 
 int64_t FreeMemoryBytes() {
@@ -27,11 +31,27 @@ int64_t FreeMemoryBytes() {
   return pages > 0 && page_size > 0 ? pages * page_size : 0;
 }
 
+// The emulated device of the tests, in one of its builds.
+std::string CudaOnHostPath() {
+  const char* const build = std::getenv("LORIKEET_CUDA_ON_HOST_BUILD");
+  return BesideProgram(absl::StrCat("liblorikeet_cuda_on_host_",
+                                    build == nullptr ? "checked" : build,
+                                    ".so"));
+}
+
 absl::StatusOr<std::unique_ptr<Ops>> NewOps(const std::string& device,
                                             ThreadPool& pool) {
-  if (device == "auto" || device == "cpu") return NewCpuOps(pool);
-  return absl::UnimplementedError(absl::StrCat(
-      "--device ", device, ": this build has no such backend, use cpu"));
+  if (device == "cpu") return NewCpuOps(pool);
+  absl::StatusOr<std::unique_ptr<Ops>> ops =
+      LoadCudaOps(device == "cuda-on-host" ? CudaOnHostPath()
+                                           : BesideProgram(kCudaPluginFile));
+  if (ops.ok()) return ops;
+  if (device != "auto") {
+    return Annotate(ops.status(), absl::StrCat("--device ", device));
+  }
+  Log(LogLevel::kInfo, "no CUDA, using the CPU",
+      {{"why", std::string(ops.status().message())}});
+  return NewCpuOps(pool);
 }
 
 std::function<void(int64_t, int64_t)> ProgressLogger(const Clock& clock) {
@@ -56,6 +76,11 @@ absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
   model_options.progress = ProgressLogger(r->clock);
   ASSIGN_OR_RETURN(
       r->model, Model::Load(r->fs, options.model_dir, *r->ops, model_options));
+  RETURN_IF_ERROR(r->ops->status());
+  if (!r->ops->is_on_host() && r->model->dtype() != DType::kBF16) {
+    Log(LogLevel::kWarning, "weights are rounded to bf16",
+        {{"dir", options.model_dir}});
+  }
   Log(LogLevel::kInfo, "base model loaded",
       {{"dir", options.model_dir},
        {"architecture", r->model->config().architecture},
@@ -92,10 +117,18 @@ AdapterStoreOptions StoreOptions(const ServerOptions& options) {
   return o;
 }
 
+// The host's memory is shared with other processes; a device is ours, but for
+// what the adapters may take and a step needs.
+int64_t FreeKvBytes(const ServerOptions& options, const Ops& ops) {
+  if (ops.is_on_host()) return FreeMemoryBytes() / kKvShareOfFreeMemory;
+  const int64_t left = ops.free_bytes() - options.adapter_device_bytes;
+  return left - left / kStepShareOfDevice;
+}
+
 // The engine resolves and checks the rest; only the machine is unknown to it.
-EngineOptions EngineOptionsOf(const ServerOptions& options) {
+EngineOptions EngineOptionsOf(const ServerOptions& options, const Ops& ops) {
   EngineOptions e;
-  e.kv_dtype = ParseDType(options.kv_cache_dtype).value_or(DType::kF32);
+  e.kv_dtype = KvDType(options, ops);
   e.max_model_len = options.max_model_len;
   e.max_num_seqs = options.max_num_seqs;
   e.max_num_batched_tokens =
@@ -103,10 +136,9 @@ EngineOptions EngineOptionsOf(const ServerOptions& options) {
   e.max_waiting_requests = options.max_waiting_requests;
   e.prefix_caching = options.prefix_caching;
   e.slow_reader_timeout = absl::Seconds(options.slow_reader_timeout_seconds);
-  e.kv_cache_bytes =
-      options.kv_cache_bytes > 0
-          ? options.kv_cache_bytes
-          : std::max(kMinKvBytes, FreeMemoryBytes() / kKvShareOfFreeMemory);
+  e.kv_cache_bytes = options.kv_cache_bytes > 0
+                         ? options.kv_cache_bytes
+                         : std::max(kMinKvBytes, FreeKvBytes(options, ops));
   return e;
 }
 
@@ -124,6 +156,11 @@ void LogModelLength(const ServerOptions& options, const Runtime& r) {
 }
 
 }  // namespace
+
+DType KvDType(const ServerOptions& options, const Ops& ops) {
+  return ParseDType(options.kv_cache_dtype)
+      .value_or(ops.is_on_host() ? DType::kF32 : DType::kBF16);
+}
 
 std::optional<DType> ParseDType(absl::string_view text) {
   if (text == "f32") return DType::kF32;
@@ -150,9 +187,10 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   ASSIGN_OR_RETURN(r->adapters,
                    AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
                                       StoreOptions(options)));
-  ASSIGN_OR_RETURN(r->engine, Engine::Create(*r->model, r->tokenizer.get(),
-                                             *r->ops, *r->adapters, r->clock,
-                                             EngineOptionsOf(options)));
+  ASSIGN_OR_RETURN(
+      r->engine,
+      Engine::Create(*r->model, r->tokenizer.get(), *r->ops, *r->adapters,
+                     r->clock, EngineOptionsOf(options, *r->ops)));
   LogModelLength(options, *r);
   return r;
 }

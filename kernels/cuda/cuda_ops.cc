@@ -98,6 +98,12 @@ void CudaOps::CopyOut(const void* memory, void* host, int64_t size_bytes,
   });
 }
 
+int64_t CudaOps::free_bytes() const {
+  size_t free_bytes = 0, total_bytes = 0;
+  cudaMemGetInfo(&free_bytes, &total_bytes);
+  return static_cast<int64_t>(free_bytes);
+}
+
 absl::Status CudaOps::status() const {
   MutexLock lock(&mu_);
   return status_;

@@ -43,6 +43,7 @@ class CudaOps final : public Ops {
               Stream& stream) override;
   void CopyOut(const void* memory, void* host, int64_t size_bytes,
                Stream& stream) override;
+  int64_t free_bytes() const override;
   absl::Status status() const override;
 
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;

@@ -155,21 +155,25 @@ using namespace cuda_on_host;  // NOLINT: what follows is their C interface
 #define LT_API extern "C" cublasStatus_t
 
 LT_API cublasLtCreate(cublasLtHandle_t* handle) {
+  const ApiLock lock;
   *handle = reinterpret_cast<cublasLtHandle_t>(new int);
   return CUBLAS_STATUS_SUCCESS;
 }
 LT_API cublasLtDestroy(cublasLtHandle_t handle) {
+  const ApiLock lock;
   delete reinterpret_cast<int*>(handle);
   return CUBLAS_STATUS_SUCCESS;
 }
 LT_API cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* d,
                                 cublasComputeType_t compute,
                                 cudaDataType_t scale) {
+  const ApiLock lock;
   *d = new cublasLtMatmulDescOpaque_t;
   Behind<Description>(*d) = new Description{compute, scale};
   return CUBLAS_STATUS_SUCCESS;
 }
 LT_API cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
+  const ApiLock lock;
   delete Behind<Description>(d);
   delete d;
   return CUBLAS_STATUS_SUCCESS;
@@ -177,6 +181,7 @@ LT_API cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t d) {
 LT_API cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
                                       cublasLtMatmulDescAttributes_t attribute,
                                       const void* value, size_t n) {
+  const ApiLock lock;
   Description& description = *Behind<Description>(d);
   const auto set = [&](void* to, size_t size) {
     if (n != size) return CUBLAS_STATUS_INVALID_VALUE;
@@ -198,21 +203,25 @@ LT_API cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d,
 }
 LT_API cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* l, cudaDataType type,
                                   uint64_t rows, uint64_t cols, int64_t ld) {
+  const ApiLock lock;
   *l = new cublasLtMatrixLayoutOpaque_t;
   Behind<Layout>(*l) = new Layout{type, rows, cols, ld};
   return CUBLAS_STATUS_SUCCESS;
 }
 LT_API cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
+  const ApiLock lock;
   delete Behind<Layout>(l);
   delete l;
   return CUBLAS_STATUS_SUCCESS;
 }
 LT_API cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* p) {
+  const ApiLock lock;
   *p = new cublasLtMatmulPreferenceOpaque_t;
   Behind<Preference>(*p) = new Preference;
   return CUBLAS_STATUS_SUCCESS;
 }
 LT_API cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) {
+  const ApiLock lock;
   delete Behind<Preference>(p);
   delete p;
   return CUBLAS_STATUS_SUCCESS;
@@ -221,6 +230,7 @@ LT_API cublasLtMatmulPreferenceSetAttribute(
     cublasLtMatmulPreference_t p,
     cublasLtMatmulPreferenceAttributes_t attribute, const void* value,
     size_t n) {
+  const ApiLock lock;
   if (attribute == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && n == 8) {
     std::memcpy(&Behind<Preference>(p)->workspace, value, n);
   }
@@ -231,6 +241,7 @@ LT_API cublasLtMatmulAlgoGetHeuristic(
     cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
     cublasLtMatmulPreference_t p, int wanted,
     cublasLtMatmulHeuristicResult_t* results, int* found) {
+  const ApiLock lock;
   *found = wanted > 0 ? 1 : 0;
   if (*found == 0) return CUBLAS_STATUS_INVALID_VALUE;
   results[0] = {};
@@ -249,6 +260,7 @@ LT_API cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description,
                       cublasLtMatrixLayout_t layout_d,
                       const cublasLtMatmulAlgo_t* algo, void* workspace,
                       size_t workspace_bytes, cudaStream_t stream) {
+  const ApiLock lock;
   const Description desc = *Behind<Description>(description);
   const Matmul matmul{
       a,

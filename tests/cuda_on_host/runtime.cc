@@ -62,6 +62,7 @@ cudaError_t LaunchCall(dim3 grid, dim3 block, size_t shared_bytes,
                        cudaStream_t stream, const void* function,
                        std::shared_ptr<const void> params, size_t bytes,
                        void (*invoke)(const void*)) {
+  const ApiLock lock;
   if (!IsValid(grid, block)) return Fail(cudaErrorInvalidConfiguration);
   if (shared_bytes > DynamicSharedLimit(function)) {
     return Fail(cudaErrorInvalidValue);
@@ -89,6 +90,7 @@ using namespace cuda_on_host;  // NOLINT: what follows is their C interface
 #define CUDA_API extern "C" cudaError_t CUDARTAPI
 
 CUDA_API cudaMalloc(void** p, size_t n) {
+  const ApiLock lock;
   if (IsForbiddenInCapture("cudaMalloc")) {
     return Fail(cudaErrorStreamCaptureUnsupported);
   }
@@ -98,6 +100,7 @@ CUDA_API cudaMalloc(void** p, size_t n) {
   return cudaSuccess;
 }
 CUDA_API cudaFree(void* p) {
+  const ApiLock lock;
   if (p == nullptr) return cudaSuccess;
   if (IsForbiddenInCapture("cudaFree")) {
     return Fail(cudaErrorStreamCaptureUnsupported);
@@ -106,16 +109,19 @@ CUDA_API cudaFree(void* p) {
   return FreeDevice(p) ? cudaSuccess : Fail(cudaErrorInvalidValue);
 }
 CUDA_API cudaHostAlloc(void** p, size_t n, unsigned) {
+  const ApiLock lock;
   *p = std::aligned_alloc(4096, (n + 4095) / 4096 * 4096);
   RegisterPinned(*p, n);
   return cudaSuccess;
 }
 CUDA_API cudaFreeHost(void* p) {
+  const ApiLock lock;
   UnregisterPinned(p);
   std::free(p);
   return cudaSuccess;
 }
 CUDA_API cudaMemGetInfo(size_t* free_bytes, size_t* total) {
+  const ApiLock lock;
   *total = static_cast<size_t>(options().memory_bytes);
   *free_bytes = *total - static_cast<size_t>(AllocatedBytes());
   return cudaSuccess;
@@ -123,6 +129,7 @@ CUDA_API cudaMemGetInfo(size_t* free_bytes, size_t* total) {
 
 CUDA_API cudaMemcpyAsync(void* to, const void* from, size_t n,
                          cudaMemcpyKind kind, cudaStream_t stream) {
+  const ApiLock lock;
   if (StickyError() != cudaSuccess) return Fail(StickyError());
   const bool to_device = IsDevicePointer(to);
   const bool from_device = IsDevicePointer(from);
@@ -155,6 +162,7 @@ CUDA_API cudaMemcpyAsync(void* to, const void* from, size_t n,
   return Enqueue(stream, [=] { Copy(to, from, n); });
 }
 CUDA_API cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind kind) {
+  const ApiLock lock;
   if (IsForbiddenInCapture("cudaMemcpy")) {
     return Fail(cudaErrorStreamCaptureUnsupported);
   }
@@ -162,6 +170,7 @@ CUDA_API cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind kind) {
   return error != cudaSuccess ? error : SynchronizeAll();
 }
 CUDA_API cudaMemsetAsync(void* p, int value, size_t n, cudaStream_t stream) {
+  const ApiLock lock;
   return Enqueue(stream, [=] {
     NewOperationId();
     OnStreamAccess(p, n, true, "the target of a memset");
@@ -171,6 +180,7 @@ CUDA_API cudaMemsetAsync(void* p, int value, size_t n, cudaStream_t stream) {
 
 CUDA_API cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute,
                               int value) {
+  const ApiLock lock;
   if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
     if (value > kMaxDynamicShared) return Fail(cudaErrorInvalidValue);
     DynamicSharedLimits()[function] = static_cast<size_t>(value);
@@ -179,18 +189,22 @@ CUDA_API cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute,
 }
 
 CUDA_API cudaGetDeviceCount(int* n) {
+  const ApiLock lock;
   *n = options().device_count;
   return *n > 0 ? cudaSuccess : Fail(cudaErrorNoDevice);
 }
 CUDA_API cudaSetDevice(int device) {
+  const ApiLock lock;
   return device < options().device_count ? cudaSuccess
                                          : Fail(cudaErrorInvalidDevice);
 }
 CUDA_API cudaDriverGetVersion(int* version) {
+  const ApiLock lock;
   *version = 13000;
   return cudaSuccess;
 }
 CUDA_API cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const ApiLock lock;
   switch (attribute) {
     case cudaDevAttrComputeCapabilityMajor:
       *value = options().compute_capability / 10;

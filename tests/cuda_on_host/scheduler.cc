@@ -205,16 +205,20 @@ void SetUpBlock(const Kernel& kernel, uint32_t index) {
   }
 }
 
+// Launches may come from several threads, one after the other.
 void FindHostStack(Thread* host) {
-  if (host->stack_low != nullptr) return;
-  pthread_attr_t attributes;
-  void* low;
-  size_t size;
-  pthread_getattr_np(pthread_self(), &attributes);
-  pthread_attr_getstack(&attributes, &low, &size);
-  pthread_attr_destroy(&attributes);
-  host->stack_low = static_cast<char*>(low);
-  host->stack_high = host->stack_low + size;
+  thread_local char* stack_low = nullptr;
+  thread_local size_t stack_size = 0;
+  if (stack_low == nullptr) {
+    pthread_attr_t attributes;
+    void* low;
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getstack(&attributes, &low, &stack_size);
+    pthread_attr_destroy(&attributes);
+    stack_low = static_cast<char*>(low);
+  }
+  host->stack_low = stack_low;
+  host->stack_high = stack_low + stack_size;
 }
 
 void RunBlock(const Kernel& kernel, uint32_t index) {

@@ -186,6 +186,12 @@ bool IsJoined(const Nodes& nodes, std::vector<size_t> todo) {
 
 }  // namespace
 
+ApiLock::ApiLock()
+    : lock_([]() -> std::recursive_mutex& {
+        static auto* const mutex = new std::recursive_mutex();
+        return *mutex;
+      }()) {}
+
 cudaError_t Enqueue(cudaStream_t stream, std::function<void()> run) {
   CUstream_st* const s = Of(stream);
   if (s->capture == nullptr) {
@@ -224,6 +230,7 @@ void ResetDevice() {
 // ---- the runtime's interface
 // -------------------------------------------------
 
+using cuda_on_host::ApiLock;
 using cuda_on_host::Fail;
 using cuda_on_host::Join;
 using cuda_on_host::Of;
@@ -236,16 +243,19 @@ using cuda_on_host::StickyError;
 #define CUDA_API extern "C" cudaError_t CUDARTAPI
 
 CUDA_API cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
+  const ApiLock lock;
   *s = cuda_on_host::NewStream();
   return cudaSuccess;
 }
 CUDA_API cudaStreamDestroy(cudaStream_t s) {
+  const ApiLock lock;
   RunUntil([s] { return s->queue.empty(); });
   std::erase(R().streams, s);
   delete s;
   return cudaSuccess;
 }
 CUDA_API cudaStreamSynchronize(cudaStream_t stream) {
+  const ApiLock lock;
   if (cuda_on_host::IsForbiddenInCapture("cudaStreamSynchronize")) {
     return Fail(cudaErrorStreamCaptureUnsupported);
   }
@@ -254,8 +264,12 @@ CUDA_API cudaStreamSynchronize(cudaStream_t stream) {
   Join(s->clock, &R().host);
   return error;
 }
-CUDA_API cudaDeviceSynchronize() { return cuda_on_host::SynchronizeAll(); }
+CUDA_API cudaDeviceSynchronize() {
+  const ApiLock lock;
+  return cuda_on_host::SynchronizeAll();
+}
 CUDA_API cudaStreamQuery(cudaStream_t stream) {
+  const ApiLock lock;
   if (StickyError() != cudaSuccess) return Fail(StickyError());
   CUstream_st* const s = Of(stream);
   if (!s->queue.empty()) return cudaErrorNotReady;
@@ -264,14 +278,17 @@ CUDA_API cudaStreamQuery(cudaStream_t stream) {
 }
 
 CUDA_API cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
+  const ApiLock lock;
   *e = new CUevent_st();
   return cudaSuccess;
 }
 CUDA_API cudaEventDestroy(cudaEvent_t e) {
+  const ApiLock lock;
   delete e;
   return cudaSuccess;
 }
 CUDA_API cudaEventRecord(cudaEvent_t e, cudaStream_t stream) {
+  const ApiLock lock;
   CUstream_st* const s = Of(stream);
   e->graph = s->capture;
   if (s->capture != nullptr) {
@@ -283,6 +300,7 @@ CUDA_API cudaEventRecord(cudaEvent_t e, cudaStream_t stream) {
   return Push(s, {nullptr, nullptr, e->state, {}});
 }
 CUDA_API cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned) {
+  const ApiLock lock;
   CUstream_st* const s = Of(stream);
   if (e->graph == nullptr) return Push(s, {nullptr, e->state, nullptr, {}});
   if (s->capture == nullptr) {  // the fork of a capture
@@ -293,12 +311,14 @@ CUDA_API cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned) {
   return cudaSuccess;
 }
 CUDA_API cudaEventSynchronize(cudaEvent_t e) {
+  const ApiLock lock;
   const auto state = e->state;
   const cudaError_t error = RunUntil([&] { return state->is_done; });
   Join(state->clock, &R().host);
   return error;
 }
 CUDA_API cudaEventQuery(cudaEvent_t e) {
+  const ApiLock lock;
   if (StickyError() != cudaSuccess) return Fail(StickyError());
   if (!e->state->is_done) return cudaErrorNotReady;
   Join(e->state->clock, &R().host);
@@ -306,6 +326,7 @@ CUDA_API cudaEventQuery(cudaEvent_t e) {
 }
 
 CUDA_API cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+  const ApiLock lock;
   if (s == nullptr || s->capture != nullptr) {
     return Fail(cudaErrorStreamCaptureUnsupported);
   }
@@ -315,6 +336,7 @@ CUDA_API cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   return cudaSuccess;
 }
 CUDA_API cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
+  const ApiLock lock;
   *graph = s->capture;
   if (s->capture == nullptr) return Fail(cudaErrorStreamCaptureInvalidated);
   const bool is_joined = cuda_on_host::IsJoined(s->capture->nodes, s->tail);
@@ -331,24 +353,32 @@ CUDA_API cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
 }
 CUDA_API cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
                               unsigned long long) {
+  const ApiLock lock;
   *exec = new CUgraphExec_st{graph->nodes};
   return cudaSuccess;
 }
 CUDA_API cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const ApiLock lock;
   return cuda_on_host::Enqueue(stream,
                                [exec] { cuda_on_host::RunGraph(exec->nodes); });
 }
 CUDA_API cudaGraphDestroy(cudaGraph_t graph) {
+  const ApiLock lock;
   delete graph;
   return cudaSuccess;
 }
 CUDA_API cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  const ApiLock lock;
   delete exec;
   return cudaSuccess;
 }
 
 CUDA_API cudaGetLastError() {
+  const ApiLock lock;
   const cudaError_t error = std::exchange(R().last_error, cudaSuccess);
   return StickyError() != cudaSuccess ? StickyError() : error;
 }
-CUDA_API cudaPeekAtLastError() { return R().last_error; }
+CUDA_API cudaPeekAtLastError() {
+  const ApiLock lock;
+  return R().last_error;
+}

@@ -10,8 +10,18 @@
 #include <cuda_runtime.h>
 
 #include <functional>
+#include <mutex>
 
 namespace cuda_on_host {
+
+// Every call of the runtime holds it: loaders call from threads of their own.
+class ApiLock {
+ public:
+  ApiLock();
+
+ private:
+  std::lock_guard<std::recursive_mutex> lock_;
+};
 
 // Adds an operation, or a node of the graph that the stream is captured into.
 // Inside of `run` the operation is the current one (stream_order.h).
