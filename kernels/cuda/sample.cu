@@ -19,6 +19,8 @@ namespace lorikeet::cuda {
 namespace {
 
 constexpr int kMaxThreads = 512;
+// Of its own accord the compiler would aim at three and spill.
+constexpr int kLeastBlocks = 2;
 constexpr int kMaxWarps = kMaxThreads / kWarpSize;
 // Small vocabularies need no more, and tests run faster.
 constexpr int kMinThreads = 128;
@@ -43,10 +45,10 @@ struct Row {
   float* logits;
   int32_t vocab;
   float best;
-  float temperature;
+  float sharpness;  // 1 / temperature
 
   DEVICE float WeightAt(int32_t i) const {
-    return expf((logits[i] - best) / temperature);
+    return expf((logits[i] - best) * sharpness);
   }
 };
 
@@ -144,7 +146,7 @@ DEVICE uint32_t Bisect(const Holds& holds) {
 // The weight of the tokens whose key is `key`.
 DEVICE float WeightOfKey(const Row& row, uint32_t key) {
   const uint32_t bits = (key & 0x80000000u) != 0 ? key ^ 0x80000000u : ~key;
-  return expf((BitCast<float>(bits) - row.best) / row.temperature);
+  return expf((BitCast<float>(bits) - row.best) * row.sharpness);
 }
 
 // The token that is the `n`-th with this key, n >= 1, by ascending id.
@@ -198,8 +200,9 @@ DEVICE Cut FindCut(const Row& row, const SampleArgs& args, int32_t best_token,
       return k <= key_of_k || MassFrom(row, k, scratch) >= target;
     });
     const double above = MassFrom(row, key + 1, scratch);
-    const double weight = WeightOfKey(row, key);
-    double needed = weight > 0 ? ceil((target - above) / weight) : 1;
+    const float weight = WeightOfKey(row, key);
+    float needed =
+        weight > 0 ? ceilf(static_cast<float>(target - above) / weight) : 1;
     if (needed < 1) needed = 1;
     const int most = key == key_of_k && ties > 0 ? ties : row.vocab;
     ties = needed < most ? static_cast<int>(needed) : most;
@@ -251,7 +254,7 @@ DEVICE int32_t Draw(const Row& row, const Cut& cut, double target,
   return last;
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, kLeastBlocks)
     SampleKernel(Rows<float> logits, const SampleArgs* all, SampleLists lists,
                  int32_t* tokens) {
   SHARED_ARRAY(uint64_t, words, kMaxWarps);
@@ -261,12 +264,13 @@ __global__ void __launch_bounds__(kMaxThreads)
   const Scratch scratch{words, sums, counts, tile};
   const SampleArgs args = all[blockIdx.x];
   Row row{logits.data + int64_t{blockIdx.x} * logits.stride,
-          static_cast<int32_t>(logits.cols), 0.0f, args.temperature};
+          static_cast<int32_t>(logits.cols), 0.0f, 0.0f};
   Edit(row, args, lists);
   const Candidate best = FindBest(row, scratch);
   int32_t token = best.token;
   if (args.temperature != 0.0f && fabsf(best.value) < INFINITY) {
     row.best = best.value;
+    row.sharpness = 1.0f / args.temperature;
     const Cut cut = FindCut(row, args, best.token, scratch);
     const double target =
         KeptMass(row, cut, scratch) *
