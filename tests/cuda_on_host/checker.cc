@@ -226,6 +226,9 @@ void RecordRead(Cell& cell, const Access& now) {
   }
   const bool same_epoch = victim != nullptr && victim->epoch == now.epoch;
   const uint32_t lanes = same_epoch ? victim->lanes | lane : lane;
+  // Once read through the read-only path is enough.
+  const bool was_read_only =
+      victim != nullptr && victim->kind == AccessKind::kReadOnly;
   for (Readers& r : cell.read) {
     if (victim == nullptr && r.launch != now.launch) victim = &r;
   }
@@ -234,6 +237,7 @@ void RecordRead(Cell& cell, const Access& now) {
   }
   static_cast<Access&>(*victim) = now;
   victim->lanes = lanes;
+  if (was_read_only) victim->kind = AccessKind::kReadOnly;
 }
 
 // Whether the thread has read the granule in this epoch already and nobody
@@ -245,7 +249,8 @@ bool IsReadAgain(const Cell& cell, uint8_t bytes, const Check& c) {
     if (r.launch == c.launch && r.block == t.block->instance &&
         r.thread / 32 == t.warp && (r.lanes >> t.lane & 1) != 0 &&
         r.epoch == static_cast<uint16_t>(t.epoch) &&
-        (r.bytes & bytes) == bytes && r.kind == c.kind) {
+        (r.bytes & bytes) == bytes &&
+        (r.kind == c.kind || r.kind == AccessKind::kReadOnly)) {
       return true;
     }
   }

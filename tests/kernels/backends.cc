@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <utility>
 
@@ -39,6 +40,7 @@ const cuda_on_host::Control& CudaOnHostControl() {
 
 std::unique_ptr<Ops> NewCudaOnHost() {
   absl::StatusOr<std::unique_ptr<Ops>> ops = LoadCudaOps(CudaOnHostPath());
+  if (!ops.ok()) std::fprintf(stderr, "%s\n", ops.status().ToString().c_str());
   CHECK(ops.ok());
   const cuda_on_host::Control& control = CudaOnHostControl();
   return std::make_unique<StagedOps>(*std::move(ops), [&control] {

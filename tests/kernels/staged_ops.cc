@@ -34,8 +34,9 @@ class StagedOps::Call {
     for (const Back& back : back_) {
       ops_.device_->CopyOut(back.from, back.to, back.size_bytes, stream_);
     }
-    CHECK(stream_.Sync().ok());
-    ops_.after_call_();
+    const absl::Status status = stream_.Sync();
+    ops_.after_call_();  // first: findings say why a device failed
+    CHECK(status.ok());
   }
 
   // Only the columns are copied: what lies between rows is not to be read.
