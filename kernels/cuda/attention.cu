@@ -41,7 +41,8 @@ struct Layout {
   static constexpr size_t kCacheBytes =
       size_t{kWarps} * kWarpElements * sizeof(Bf16);
   // Q before the keys, and the warps' results after them, in the same place.
-  static constexpr int kResult = kDim + 4;  // floats per row: O, sum, maximum
+  // Floats per row: O, sum, maximum; 8 banks from row to row.
+  static constexpr int kResult = kDim + 8;
   static constexpr size_t kResultBytes =
       size_t{kWarps} * kRows * kResult * sizeof(float);
   static constexpr size_t kSharedBytes =
@@ -229,10 +230,10 @@ __global__ void __launch_bounds__(kThreads)
     }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < kRows * (kDim + 1); i += kThreads) {
-    const int m = i / (kDim + 1), d = i % (kDim + 1);  // d = kDim: the sum
-    if (!is_used(m) || (d >= dim && d < kDim)) continue;
-    float largest = kLowestScore, sum = 0.0f;
+  for (int i = threadIdx.x; i < kRows * kDim; i += kThreads) {
+    const int m = i / kDim, d = i % kDim;
+    if (!is_used(m) || d >= dim) continue;
+    float largest = kLowestScore, sum = 0.0f, total = 0.0f;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       largest =
@@ -241,13 +242,14 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const float* const from = results + (w * kRows + m) * L::kResult;
-      sum += from[d] * __expf(from[kDim + 1] - largest);
+      const float scale = __expf(from[kDim + 1] - largest);
+      sum += from[d] * scale;
+      total += from[kDim] * scale;
     }
     float* const out = PartialOf(args, PartialRow(tile, row_of(m)), head_of(m));
-    if (d < kDim) {
-      Store(out + d, sum);
-    } else {
-      Store(out + dim, sum);
+    Store(out + d, sum);
+    if (d == 0) {
+      Store(out + dim, total);
       Store(out + dim + 1, largest);
     }
   }
@@ -295,7 +297,7 @@ cudaError_t LaunchAttention(const AttentionArgs& args, cudaStream_t stream) {
 }  // namespace
 
 int64_t AttentionPartialFloats(int64_t heads, int64_t head_dim) {
-  return heads * (head_dim + 2);
+  return heads * PartialFloats(head_dim);
 }
 
 int32_t AttentionRowsPerTile(const KvCache& kv, int64_t heads) {

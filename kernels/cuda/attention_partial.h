@@ -13,6 +13,11 @@ namespace lorikeet::cuda {
 // A score that no key has; finite, so that differences are no NaN.
 constexpr float kLowestScore = -1e30f;
 
+// Floats of one row and head, a multiple of a sector.
+__host__ DEVICE constexpr int64_t PartialFloats(int64_t head_dim) {
+  return (head_dim + 2 + 7) / 8 * 8;
+}
+
 // The partial row of row `row` of a tile: splits of a row lie together.
 DEVICE int64_t PartialRow(const AttentionTile& tile, int row) {
   return tile.partial_row + int64_t{row} * tile.split_count + tile.split;
@@ -20,8 +25,8 @@ DEVICE int64_t PartialRow(const AttentionTile& tile, int row) {
 
 DEVICE float* PartialOf(const AttentionArgs& args, int64_t partial_row,
                         int head) {
-  const int64_t floats = args.kv.head_dim + 2;
-  return args.partials + (partial_row * args.heads + head) * floats;
+  return args.partials +
+         (partial_row * args.heads + head) * PartialFloats(args.kv.head_dim);
 }
 
 // Whether the row at `position` sees key `key`.

@@ -113,7 +113,8 @@ struct AttentionArgs {
   int32_t heads = 0;
   float scale = 0;
   int32_t window = 0;  // 0 = none
-  // Per (partial row, head): head_dim values, then the sum and the maximum.
+  // Per (partial row, head): head_dim values, then the sum and the maximum, and
+  // padding to 32 bytes.
   float* partials = nullptr;
 };
 // Floats of partials per partial row (one row of one split).
