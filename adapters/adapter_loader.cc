@@ -94,6 +94,7 @@ Tier AdapterLoader::TierOf(const AdapterKey& key) const {
 void AdapterLoader::Start(const AdapterKey& key, const DevicePool::Users& users,
                           Tier tier, bool waits_for_room) {
   LoadState& load = loads_[key];
+  load.is_hint = false;
   const bool is_new = load.users == nullptr;
   const bool was_failed = load.phase == LoadState::Phase::kFailed;
   load.tier = is_new || was_failed ? tier : std::max(load.tier, tier);
@@ -118,6 +119,15 @@ void AdapterLoader::Prefetch(const AdapterKey& key, DevicePool::Users users) {
     return;
   }
   Start(key, users, Tier::kDevice, /*waits_for_room=*/true);
+}
+
+void AdapterLoader::Hint(const AdapterKey& key, DevicePool::Users users,
+                         int64_t size_bytes) {
+  if (host_.Contains(key) || !host_.HasFreeRoom(size_bytes)) return;
+  MutexLock lock(&mu_);
+  if (loads_.contains(key)) return;  // it comes anyway, or failed just now
+  Start(key, users, Tier::kHost, /*waits_for_room=*/false);
+  loads_.at(key).is_hint = true;
 }
 
 absl::Status AdapterLoader::LoadError(const AdapterKey& key) {
@@ -289,7 +299,7 @@ void AdapterLoader::Finish(const AdapterKey& key, Tier tier,
   LoadState& load = it->second;
   load.size_bytes = outcome.size_bytes;
   const bool is_busy = outcome.room == DevicePool::Room::kBusy;
-  if (load.is_cancelled) {
+  if (load.is_cancelled || (load.is_hint && !outcome.status.ok())) {
     loads_.erase(it);
   } else if (is_busy && load.waits_for_room) {
     load.phase = LoadState::Phase::kWaiting;
@@ -363,18 +373,22 @@ AdapterLoader::Outcome AdapterLoader::ToDevice(
   outcome.size_bytes = std::max(size_bytes, weights.size_bytes);
   outcome.room = device_.Reserve(key, outcome.size_bytes, evicted);
   if (outcome.room != DevicePool::Room::kFree) return outcome;
-  DevicePool::Slot slot = weights.Pack(ops_, ++last_generation_);
-  int64_t actual = 0;
-  for (const LoraSlot::Entry& entry : slot->entries) {
-    if (entry.weights != nullptr) actual += entry.weights->size_bytes();
+  absl::StatusOr<DevicePool::Slot> slot =
+      weights.Pack(ops_, options_.base.has_value() ? &*options_.base : nullptr,
+                   ++last_generation_);
+  if (!slot.ok()) {
+    device_.CancelReservation(key);
+    outcome.status = slot.status();
+    return outcome;
   }
+  const int64_t actual = (*slot)->size_bytes();
   outcome.size_bytes = actual;
   outcome.room = device_.Reserve(key, actual, evicted);
   if (outcome.room != DevicePool::Room::kFree) {
     device_.CancelReservation(key);
     return outcome;
   }
-  device_.Publish(key, std::move(slot), users);
+  device_.Publish(key, *std::move(slot), users);
   loads_done_.fetch_add(1);
   return outcome;
 }

@@ -17,6 +17,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -24,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "adapters/adapter_store.h"
+#include "adapters/base_weights.h"
 #include "adapters/device_pool.h"
 #include "adapters/host_cache.h"
 #include "base/background_queue.h"
@@ -38,10 +40,11 @@ class AdapterLoader {
   static constexpr absl::Duration kRetryAfter = absl::Seconds(1);
 
   struct Options {
-    int64_t host_bytes = 0;    // > 0
-    int64_t device_bytes = 0;  // > 0
-    int device_slots = 0;      // > 0
-    int threads = 1;           // >= 1
+    int64_t host_bytes = 0;           // > 0
+    int64_t device_bytes = 0;         // > 0
+    int device_slots = 0;             // > 0
+    int threads = 1;                  // >= 1
+    std::optional<BaseWeights> base;  // nullopt: plain LoRA only
     // Reads a version from disk; called on the loader's threads.
     std::function<absl::StatusOr<HostCache::Weights>(const AdapterKey&)> read;
     // Tells which versions changed their tier; no lock is held.
@@ -53,6 +56,9 @@ class AdapterLoader {
 
   // See AdapterStore.
   void Prefetch(const AdapterKey& key, DevicePool::Users users);
+  // Brings `key`, of about `size_bytes`, to the host if there is room without
+  // evicting anything. A failure is nobody's business.
+  void Hint(const AdapterKey& key, DevicePool::Users users, int64_t size_bytes);
   DeviceLease TryLease(const AdapterKey& key) { return device_.TryLease(key); }
   absl::Status LoadError(const AdapterKey& key);
   // After it returns the old callback does not run any more.
@@ -77,6 +83,7 @@ class AdapterLoader {
     Tier tier = Tier::kDevice;
     bool waits_for_room = false;  // somebody asked by Prefetch
     bool is_cancelled = false;
+    bool is_hint = false;    // nobody asked for it
     int64_t size_bytes = 0;  // on the device; 0 until it was read once
     DevicePool::Users users;
     // kFailed. Not final: there was no room, and nobody wanted to wait.

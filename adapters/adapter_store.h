@@ -25,8 +25,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "adapters/adapter_info.h"
 #include "adapters/adapter_key.h"
 #include "adapters/adapter_weights.h"
+#include "adapters/alias.h"
+#include "adapters/audit.h"
+#include "adapters/base_weights.h"
 #include "adapters/peft_reader.h"
 #include "base/clock.h"
 #include "base/file_system.h"
@@ -34,18 +38,6 @@
 #include "model/model.h"
 
 namespace lorikeet {
-
-enum class Tier { kDisk, kHost, kDevice };
-const char* Name(Tier tier);  // "disk", "host", "device"
-
-enum class AdapterState {
-  kLoading,
-  kActive,
-  kDraining,
-  kFailed,
-  kIncompatible /* registered for another base */
-};
-const char* Name(AdapterState state);
 
 struct AdapterStoreOptions {
   std::string state_dir;  // created; empty = in a private temporary folder
@@ -56,56 +48,16 @@ struct AdapterStoreOptions {
   PeftLimits limits;
   std::optional<DType> dtype;  // --adapter-dtype
   int loader_threads = 1;
+  // Newest versions of an adapter that are kept; 0 = all. Older ones go when a
+  // version is added, unless an alias names them or a request uses them.
+  int version_retention = 0;
 };
 
-// What the outside sees of one adapter version.
-struct AdapterVersionInfo {
-  AdapterKey key;
-  Digest base_fingerprint;
-  absl::Time create_time;
-  int64_t max_rank = 0;
-  double alpha = 0;
-  bool use_rslora = false;
-  std::vector<std::string> target_modules;  // "q_proj", ...
-  std::vector<std::string> warnings;
-  struct Module {
-    std::string name;
-    int64_t rank;
-    double scaling;
-  };
-  std::vector<Module> modules;
-  int64_t size_bytes = 0;  // of the two files
-};
-
-// What the outside sees of one adapter.
-struct AdapterInfo {
-  std::string tenant, name;
-  std::string uid;  // new at each create
-  std::string display_name;
-  AdapterState state = AdapterState::kActive;
-  Tier tier = Tier::kDisk;  // of the newest version
-  bool pinned = false;
-  int64_t active_requests = 0;  // over all versions
-  std::string source_path;  // as given at the last registration; "" = upload
-  AdapterVersionInfo newest;
-  std::vector<std::pair<std::string, std::string>> labels;
-  uint64_t etag = 0;  // changes with every mutation
-  absl::Time create_time, update_time;
-  std::optional<absl::Time> last_used;
-};
-
-struct AliasInfo {
-  std::string tenant, name;
-  AdapterKey target;
-  uint64_t etag = 0;
-};
-
-// A change, for watchers.
-struct AdapterEvent {
-  enum class Kind { kAdded, kModified, kDeleted };
-  uint64_t sequence = 0;  // grows by 1 per event
-  Kind kind = Kind::kAdded;
-  AdapterInfo adapter;
+// Who changes something, and on what condition.
+struct Change {
+  std::optional<uint64_t> etag;  // ABORTED on mismatch
+  std::string actor{kCliActor};  // for the audit trail
+  std::string reason;            // the same; free text
 };
 
 // Keeps one version's weights on the device. Move-only, cheap; may be dropped
@@ -127,6 +79,20 @@ class DeviceLease {
 // cannot be deleted under it, and its requests are counted. Copyable.
 using VersionRef = std::shared_ptr<const AdapterVersionInfo>;
 
+// What a name means for one request.
+struct Route {
+  VersionRef version;
+  VersionRef shadow;  // gets the request too; null = none
+  // Of an alias; "" for an adapter or a version.
+  std::string alias;
+  uint64_t alias_etag = 0;
+  // True if how the request ends is worth counting: the alias has candidates,
+  // a shadow or a rule.
+  bool is_watched = false;
+  // How `version` is judged; nullopt if it is no candidate or has no rule.
+  std::optional<RollbackRule> rule;
+};
+
 class AdapterStore {
  public:
   // Opens or creates the state directory; a stale half-registration is swept.
@@ -139,6 +105,7 @@ class AdapterStore {
   struct Base {
     ModelConfig config;
     Digest fingerprint;
+    std::optional<BaseWeights> weights;  // nullopt: plain LoRA only
   };
   static absl::StatusOr<std::unique_ptr<AdapterStore>> Open(
       FileSystem& fs, const Clock& clock, const Base& base, Ops& ops,
@@ -163,6 +130,12 @@ class AdapterStore {
     enum class Mode { kCreate, kUpdate, kCreateOrUpdate };
     Mode mode = Mode::kCreate;
     std::optional<uint64_t> etag;  // ABORTED on mismatch
+    std::string actor{kCliActor};
+    // Runs the prompts of the adapter's golden.jsonl, if it has one, before
+    // anything is registered; the version can be used as any other meanwhile.
+    // Not OK = refused. Null = golden.jsonl is kept and not looked at.
+    std::function<absl::Status(const VersionRef&, absl::string_view golden)>
+        gate;
   };
   // Verifies, stores, commits. Running requests keep their version.
   // Errors: INVALID_ARGUMENT, UNIMPLEMENTED, DATA_LOSS as ReadPeftAdapter;
@@ -187,32 +160,69 @@ class AdapterStore {
   // Stops new requests at once (kDraining); they are NOT_FOUND from then on.
   virtual absl::Status BeginDelete(const std::string& tenant,
                                    const std::string& name,
-                                   std::optional<uint64_t> etag) = 0;
+                                   const Change& change) = 0;
   // Undoes BeginDelete.
   virtual void CancelDelete(const std::string& tenant,
                             const std::string& name) = 0;
-  // Removes registry entry, aliases to it, files and memory.
+  // Removes registry entry, aliases to nothing else, files and memory.
   // Errors: FAILED_PRECONDITION naming the count while requests use it.
   virtual absl::Status FinishDelete(const std::string& tenant,
                                     const std::string& name) = 0;
 
-  virtual absl::StatusOr<AliasInfo> SetAlias(const std::string& tenant,
-                                             const std::string& alias,
-                                             const AdapterRef& target,
-                                             std::optional<uint64_t> etag) = 0;
+  struct AliasRequest {
+    std::string tenant, alias;
+    struct Target {
+      AdapterRef ref;  // without a version: the newest of now
+      uint32_t weight = 1;
+    };
+    struct Shadow {
+      AdapterRef ref;
+      double share = 0;
+    };
+    std::vector<Target> targets;  // the stable one first
+    std::optional<Shadow> shadow;
+    std::optional<RollbackRule> rule;
+    Change change;
+  };
+  // Creates or replaces an alias. Errors: INVALID_ARGUMENT as CheckAlias, or
+  // for an alias to an alias; NOT_FOUND naming the target; ALREADY_EXISTS;
+  // ABORTED.
+  virtual absl::StatusOr<AliasInfo> PutAlias(const AliasRequest& request) = 0;
+  // The same with one target.
+  absl::StatusOr<AliasInfo> SetAlias(const std::string& tenant,
+                                     const std::string& alias,
+                                     const AdapterRef& target,
+                                     std::optional<uint64_t> etag);
+  // Gives all requests to `target`, by default the one candidate or the shadow.
+  // Errors: NOT_FOUND naming alias or target; FAILED_PRECONDITION (reason
+  // ALIAS_NO_CANDIDATE); ABORTED.
+  virtual absl::StatusOr<AliasInfo> PromoteAlias(
+      const std::string& tenant, const std::string& alias,
+      const std::optional<AdapterRef>& target, const Change& change) = 0;
+  // Takes candidates and shadow back, or without any the last promotion.
+  // Errors: NOT_FOUND; FAILED_PRECONDITION (reason ALIAS_NO_PREVIOUS); ABORTED.
+  virtual absl::StatusOr<AliasInfo> RollBackAlias(const std::string& tenant,
+                                                  const std::string& alias,
+                                                  const Change& change) = 0;
   virtual absl::StatusOr<AliasInfo> GetAlias(const std::string& tenant,
                                              const std::string& alias) = 0;
   virtual std::vector<AliasInfo> ListAliases(const std::string& tenant) = 0;
   virtual absl::Status DeleteAlias(const std::string& tenant,
                                    const std::string& alias,
-                                   std::optional<uint64_t> etag) = 0;
+                                   const Change& change) = 0;
+  // Returns entries of the audit trail, newest first.
+  virtual absl::StatusOr<std::vector<AuditEntry>> ReadAudit(
+      const AuditQuery& query) = 0;
 
   // ---- use (never blocks) --------------------------------------------------
 
   // Resolves an adapter (its newest version), a version or an alias to one
-  // version and holds it. Errors: NOT_FOUND; FAILED_PRECONDITION if
-  // incompatible with this base.
-  virtual absl::StatusOr<VersionRef> Resolve(const AdapterRef& ref) = 0;
+  // version and holds it. `key` chooses between the targets of an alias, always
+  // in the same way; "" = the stable one. Errors: NOT_FOUND;
+  // FAILED_PRECONDITION if incompatible with this base.
+  virtual absl::StatusOr<Route> FindRoute(const AdapterRef& ref,
+                                          absl::string_view key) = 0;
+  absl::StatusOr<VersionRef> Resolve(const AdapterRef& ref);
 
   // Asks for `key` to be brought to the device in the background; many calls
   // cause one load. Without room it waits until a lease is dropped. What was
@@ -220,6 +230,9 @@ class AdapterStore {
   // again each time that TryLease gives nothing. A load that failed for good is
   // not repeated within a second. REQUIRES: the caller holds a VersionRef.
   virtual void Prefetch(const AdapterKey& key) = 0;
+  // Tells that `key` is likely to be needed: brings it to host memory in the
+  // background if there is room that nobody has. REQUIRES: as Prefetch.
+  virtual void Hint(const AdapterKey& key) = 0;
   // Returns a lease if the version is on the device now, else an empty one.
   virtual DeviceLease TryLease(const AdapterKey& key) = 0;
   // Not OK if the last attempt to load `key` failed for good.

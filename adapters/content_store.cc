@@ -83,7 +83,8 @@ ContentStore::ContentStore(FileSystem& fs, const std::string& dir)
     : fs_(fs),
       adapters_dir_(JoinPath(dir, "adapters")),
       tmp_dir_(JoinPath(dir, "tmp")),
-      uploads_dir_(JoinPath(dir, "uploads")) {}
+      uploads_dir_(JoinPath(dir, "uploads")),
+      quarantine_dir_(JoinPath(dir, "quarantine")) {}
 
 absl::StatusOr<std::unique_ptr<ContentStore>> ContentStore::Open(
     FileSystem& fs, const std::string& dir) {
@@ -100,7 +101,7 @@ absl::StatusOr<std::unique_ptr<ContentStore>> ContentStore::Open(
 
 absl::StatusOr<std::unique_ptr<ContentStore::Staged>> ContentStore::Stage(
     const std::string& config_path, const std::string& model_path,
-    const PeftLimits& limits) {
+    const std::string& golden_path, const PeftLimits& limits) {
   auto staged = std::make_unique<Staged>(fs_, JoinPath(tmp_dir_, RandomName()));
   ASSIGN_OR_RETURN(const std::string config,
                    ReadSource(fs_, config_path, kAdapterConfigFile,
@@ -108,6 +109,11 @@ absl::StatusOr<std::unique_ptr<ContentStore::Staged>> ContentStore::Stage(
   ASSIGN_OR_RETURN(
       const std::string model,
       ReadSource(fs_, model_path, kAdapterModelFile, limits.max_model_bytes));
+  std::string golden;
+  if (!golden_path.empty()) {
+    ASSIGN_OR_RETURN(
+        golden, ReadSource(fs_, golden_path, kGoldenFile, kMaxGoldenBytes));
+  }
   staged->digest_ = DigestOfAdapterFiles(config, model);
   staged->size_bytes_ = config.size() + model.size();
   const auto write = [&]() -> absl::Status {
@@ -116,6 +122,10 @@ absl::StatusOr<std::unique_ptr<ContentStore::Staged>> ContentStore::Stage(
         WriteDurably(fs_, JoinPath(staged->dir(), kAdapterConfigFile), config));
     RETURN_IF_ERROR(
         WriteDurably(fs_, JoinPath(staged->dir(), kAdapterModelFile), model));
+    if (!golden_path.empty()) {
+      RETURN_IF_ERROR(
+          WriteDurably(fs_, JoinPath(staged->dir(), kGoldenFile), golden));
+    }
     return fs_.SyncDirectory(staged->dir());
   };
   RETURN_IF_ERROR(DiskReason(write()));
@@ -124,6 +134,7 @@ absl::StatusOr<std::unique_ptr<ContentStore::Staged>> ContentStore::Stage(
 
 absl::Status ContentStore::Commit(const Staged& staged) {
   const std::string path = Path(staged.digest());
+  MutexLock lock(&mu_);
   if (fs_.FileExists(path)) {
     // Bytes that are there already are used only if they are right.
     absl::StatusOr<Digest> found = DigestOfAdapter(fs_, path, PeftLimits());
@@ -139,8 +150,26 @@ std::string ContentStore::Path(const Digest& digest) const {
 }
 
 absl::Status ContentStore::Remove(const Digest& digest) {
+  MutexLock lock(&mu_);
   RETURN_IF_ERROR(fs_.RemoveTree(Path(digest)));
   return fs_.SyncDirectory(adapters_dir_);
+}
+
+absl::StatusOr<ContentStore::Verdict> ContentStore::Quarantine(
+    const Digest& digest) {
+  const std::string path = Path(digest);
+  MutexLock lock(&mu_);
+  if (!fs_.FileExists(path)) return Verdict::kMissing;
+  const absl::StatusOr<Digest> found = DigestOfAdapter(fs_, path, PeftLimits());
+  if (found.ok() && *found == digest) return Verdict::kSound;
+  const std::string place = JoinPath(quarantine_dir_, digest.ToHex());
+  RETURN_IF_ERROR(fs_.CreateDirectories(quarantine_dir_));
+  // Damaged before, repaired, and damaged again: the last one is kept.
+  RETURN_IF_ERROR(fs_.RemoveTree(place));
+  RETURN_IF_ERROR(fs_.Rename(path, place));
+  RETURN_IF_ERROR(fs_.SyncDirectory(adapters_dir_));
+  RETURN_IF_ERROR(fs_.SyncDirectory(quarantine_dir_));
+  return Verdict::kMoved;
 }
 
 absl::Status ContentStore::Sweep(const absl::flat_hash_set<Digest>& known) {

@@ -18,13 +18,21 @@ DevicePool::DevicePool(int64_t capacity_bytes, int num_slots,
   state_->released = std::move(released);
 }
 
+void DevicePool::CountUse(Entry* entry) {
+  // Bytes or slots, whatever it takes more of.
+  const double share = std::max(
+      static_cast<double>(entry->bytes) / static_cast<double>(capacity_bytes_),
+      1.0 / num_slots_);
+  state_->order.Use(&entry->standing, share, ReloadFromHost(entry->bytes));
+}
+
 DevicePool::Room DevicePool::Plan(const AdapterKey& key, int64_t bytes,
                                   std::vector<AdapterKey>* victims) const {
   int64_t missing_bytes = state_->used_bytes + bytes - capacity_bytes_;
   int64_t missing_slots =
       static_cast<int64_t>(state_->entries.size()) + 1 - num_slots_;
   int64_t pinned_bytes = 0, pinned_slots = 0;
-  std::vector<std::pair<uint64_t, const AdapterKey*>> candidates;
+  std::vector<std::pair<EvictionOrder::Standing, const AdapterKey*>> candidates;
   for (const auto& [other, entry] : state_->entries) {
     if (other == key) {
       missing_bytes -= entry.bytes;
@@ -36,17 +44,21 @@ DevicePool::Room DevicePool::Plan(const AdapterKey& key, int64_t bytes,
       pinned_slots += 1;
       continue;
     }
-    const bool is_waited_for = entry.is_fresh && entry.users != nullptr &&
-                               entry.users->load() > 0 &&
-                               clock_.Now() - entry.published < kGrace;
-    if (entry.slot == nullptr || entry.leases > 0 || is_waited_for) continue;
-    candidates.emplace_back(entry.last_use, &other);
+    const bool is_held = entry.users != nullptr && entry.users->load() > 0;
+    const bool is_in_grace =
+        entry.is_fresh && is_held && clock_.Now() - entry.published < kGrace;
+    if (entry.slot == nullptr || entry.leases > 0 || is_in_grace) continue;
+    candidates.emplace_back(entry.standing, &other);
+    candidates.back().first.is_waited_for = is_held;
   }
   if (bytes + pinned_bytes > capacity_bytes_ || pinned_slots >= num_slots_) {
     return Room::kNever;
   }
-  std::sort(candidates.begin(), candidates.end());
-  for (const auto& [use, victim] : candidates) {
+  std::sort(candidates.begin(), candidates.end(),
+            [](const auto& a, const auto& b) {
+              return EvictionOrder::GoesBefore(a.first, b.first);
+            });
+  for (const auto& [standing, victim] : candidates) {
     if (missing_bytes <= 0 && missing_slots <= 0) break;
     missing_bytes -= state_->entries.at(*victim).bytes;
     missing_slots -= 1;
@@ -65,6 +77,7 @@ DevicePool::Room DevicePool::Reserve(const AdapterKey& key, int64_t bytes,
   for (const AdapterKey& victim : victims) {
     const auto it = state_->entries.find(victim);
     state_->used_bytes -= it->second.bytes;
+    state_->order.OnEvicted(it->second.standing);
     freed.push_back(std::move(it->second.slot));
     state_->entries.erase(it);
     evicted->push_back(victim);
@@ -98,7 +111,7 @@ void DevicePool::Publish(const AdapterKey& key, Slot slot, Users users) {
   Entry& entry = it->second;
   entry.slot = std::move(slot);
   entry.users = std::move(users);
-  entry.last_use = ++state_->uses;
+  CountUse(&entry);
   entry.is_fresh = true;
   entry.published = clock_.Now();
 }
@@ -111,7 +124,7 @@ DeviceLease DevicePool::TryLease(const AdapterKey& key) {
   }
   Entry& entry = it->second;
   ++entry.leases;
-  entry.last_use = ++state_->uses;
+  CountUse(&entry);
   entry.is_fresh = false;
   // A leased entry is never removed, so the key finds it again.
   std::shared_ptr<void> pin(nullptr, [state = state_, key](void*) {

@@ -2,9 +2,10 @@
 // number of slots.
 //
 // Room is reserved before an adapter is packed. To make it, adapters are
-// evicted that were used longest ago; never one that is leased, pinned, or has
-// just been brought in and is still waited for (for kGrace, so that two loads
-// do not push each other out before the engine has seen either).
+// evicted that are cheapest to lose (eviction_order.h), those that requests
+// hold after all others; never one that is leased, pinned, or has just been
+// brought in and is still waited for (for kGrace, so that two loads do not push
+// each other out before the engine has seen either).
 //
 // Thread-safe. No lock is held while device memory is freed.
 
@@ -22,6 +23,7 @@
 #include "absl/time/time.h"
 #include "adapters/adapter_key.h"
 #include "adapters/adapter_store.h"
+#include "adapters/eviction_order.h"
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "kernels/lora_batch.h"
@@ -74,7 +76,7 @@ class DevicePool {
     Slot slot;  // null: reserved
     int64_t bytes = 0;
     int64_t leases = 0;
-    uint64_t last_use = 0;
+    EvictionOrder::Standing standing;
     Users users;
     // Until the first lease: when it was published.
     bool is_fresh = false;
@@ -86,9 +88,10 @@ class DevicePool {
     absl::flat_hash_map<AdapterKey, Entry> entries ABSL_GUARDED_BY(mu);
     absl::flat_hash_set<AdapterKey> pinned ABSL_GUARDED_BY(mu);
     int64_t used_bytes ABSL_GUARDED_BY(mu) = 0;
-    uint64_t uses ABSL_GUARDED_BY(mu) = 0;
+    EvictionOrder order ABSL_GUARDED_BY(mu);
     std::function<void()> released;
   };
+  void CountUse(Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mu);
   // Chooses whom to evict; empty with kFree if nobody has to go.
   Room Plan(const AdapterKey& key, int64_t bytes,
             std::vector<AdapterKey>* victims) const

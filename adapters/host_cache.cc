@@ -15,12 +15,15 @@ HostCache::HostCache(int64_t capacity_bytes)
   CHECK_GT(capacity_bytes, 0);
 }
 
-HostCache::Lease HostCache::Hold(const std::shared_ptr<State>& state,
-                                 const AdapterKey& key, Entry& entry) {
+HostCache::Lease HostCache::Hold(const AdapterKey& key, Entry& entry) {
   ++entry.holds;
-  entry.last_use = ++state->uses;
+  const int64_t bytes = std::max<int64_t>(1, entry.weights->size_bytes);
+  state_->order.Use(
+      &entry.standing,
+      static_cast<double>(bytes) / static_cast<double>(capacity_bytes_),
+      ReloadFromDisk(bytes));
   // A held entry is never removed, so the key finds it again.
-  std::shared_ptr<void> hold(nullptr, [state, key](void*) {
+  std::shared_ptr<void> hold(nullptr, [state = state_, key](void*) {
     MutexLock lock(&state->mu);
     --state->entries.at(key).holds;
   });
@@ -31,23 +34,27 @@ std::optional<HostCache::Lease> HostCache::Lookup(const AdapterKey& key) {
   MutexLock lock(&state_->mu);
   const auto it = state_->entries.find(key);
   if (it == state_->entries.end()) return std::nullopt;
-  return Hold(state_, key, it->second);
+  return Hold(key, it->second);
 }
 
 bool HostCache::MakeRoom(int64_t bytes, std::vector<AdapterKey>* evicted,
                          std::vector<Weights>* freed) {
   int64_t missing = state_->used_bytes + bytes - capacity_bytes_;
-  std::vector<std::pair<uint64_t, AdapterKey>> candidates;
+  std::vector<std::pair<EvictionOrder::Standing, AdapterKey>> candidates;
   int64_t evictable = 0;
   for (const auto& [key, entry] : state_->entries) {
     if (entry.holds > 0 || state_->pinned.contains(key)) continue;
-    candidates.emplace_back(entry.last_use, key);
+    candidates.emplace_back(entry.standing, key);
     evictable += entry.weights->size_bytes;
   }
   if (missing > evictable) return false;
-  std::sort(candidates.begin(), candidates.end());
-  for (const auto& [use, key] : candidates) {
+  std::sort(candidates.begin(), candidates.end(),
+            [](const auto& a, const auto& b) {
+              return EvictionOrder::GoesBefore(a.first, b.first);
+            });
+  for (const auto& [standing, key] : candidates) {
     if (missing <= 0) break;
+    state_->order.OnEvicted(standing);
     const auto it = state_->entries.find(key);
     missing -= it->second.weights->size_bytes;
     state_->used_bytes -= it->second.weights->size_bytes;
@@ -77,7 +84,12 @@ absl::StatusOr<HostCache::Lease> HostCache::Insert(
     state_->used_bytes += bytes;
     it = state_->entries.emplace(key, Entry{std::move(weights)}).first;
   }
-  return Hold(state_, key, it->second);
+  return Hold(key, it->second);
+}
+
+bool HostCache::HasFreeRoom(int64_t bytes) const {
+  MutexLock lock(&state_->mu);
+  return state_->used_bytes + bytes <= capacity_bytes_;
 }
 
 int64_t HostCache::Remove(const AdapterKey& key) {

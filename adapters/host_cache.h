@@ -2,8 +2,8 @@
 //
 // Lookup and Insert return a Lease, which keeps the entry: it is never evicted,
 // and neither is a pinned one. The budget is hard, so an Insert that would need
-// their bytes fails instead of overshooting. Eviction takes what was used
-// longest ago.
+// their bytes fails instead of overshooting. Eviction takes what is cheapest to
+// lose (eviction_order.h).
 //
 // Thread-safe. No lock is held while weights are freed.
 
@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "adapters/adapter_key.h"
 #include "adapters/adapter_weights.h"
+#include "adapters/eviction_order.h"
 #include "base/mutex.h"
 
 namespace lorikeet {
@@ -51,6 +52,8 @@ class HostCache {
   // that would have to go are held or pinned.
   absl::StatusOr<Lease> Insert(const AdapterKey& key, Weights weights,
                                std::vector<AdapterKey>* evicted);
+  // True if `bytes` fit without evicting anything.
+  bool HasFreeRoom(int64_t bytes) const;
   // Returns the bytes freed, 0 if it was not cached or is held.
   int64_t Remove(const AdapterKey& key);
   bool Contains(const AdapterKey& key) const;
@@ -65,7 +68,7 @@ class HostCache {
   struct Entry {
     Weights weights;
     int64_t holds = 0;
-    uint64_t last_use = 0;
+    EvictionOrder::Standing standing;
   };
   // Outlives the cache as long as a lease does.
   struct State {
@@ -73,10 +76,10 @@ class HostCache {
     absl::flat_hash_map<AdapterKey, Entry> entries ABSL_GUARDED_BY(mu);
     absl::flat_hash_set<AdapterKey> pinned ABSL_GUARDED_BY(mu);
     int64_t used_bytes ABSL_GUARDED_BY(mu) = 0;
-    uint64_t uses ABSL_GUARDED_BY(mu) = 0;
+    EvictionOrder order ABSL_GUARDED_BY(mu);
   };
-  static Lease Hold(const std::shared_ptr<State>& state, const AdapterKey& key,
-                    Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state->mu);
+  Lease Hold(const AdapterKey& key, Entry& entry)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mu);
   bool MakeRoom(int64_t bytes, std::vector<AdapterKey>* evicted,
                 std::vector<Weights>* freed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mu);

@@ -1,9 +1,10 @@
 // The order of checks is: the method (peft_type), features we do not have,
-// then values. So an adapter that needs DoRA is told so, and not that a tensor
-// is unknown.
+// then values. So an adapter that needs BD-LoRA is told so, and not that a
+// tensor is unknown.
 
 #include "adapters/peft_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -47,6 +48,10 @@ class Parser {
     RETURN_IF_ERROR(ReadModules());
     RETURN_IF_ERROR(ReadLayers());
     RETURN_IF_ERROR(ReadPatterns());
+    RETURN_IF_ERROR(ReadVariants());
+    RETURN_IF_ERROR(ReadSaved());
+    RETURN_IF_ERROR(ReadTrainableTokens());
+    RETURN_IF_ERROR(ReadInvocation());
     RETURN_IF_ERROR(ReadNeutral());
     RETURN_IF_ERROR(RefuseUnknown());
     return std::move(config_);
@@ -67,37 +72,20 @@ class Parser {
   }
 
   absl::Status RefuseFeatures() {
-    // A bool that adds something to plain LoRA.
-    for (const auto& [key, what] :
-         {std::pair("use_dora", "DoRA"), std::pair("lora_bias", "bias of B"),
-          std::pair("use_qalora", "QA-LoRA")}) {
-      ASSIGN_OR_RETURN(const bool on, reader_.Bool(key, false));
-      if (on) {
-        return Unsupported(
-            key, absl::StrCat("is true, but ", what, " is not supported"));
-      }
-    }
-    ASSIGN_OR_RETURN(const std::string bias, reader_.String("bias", "none"));
-    if (bias == "all" || bias == "lora_only") {
-      return Unsupported("bias", absl::StrCat("is ", Quote(bias),
-                                              ", only \"none\" is supported"));
-    }
-    if (bias != "none") {
-      return reader_.Error(
-          "bias", absl::StrCat("is ", Quote(bias), ", expected \"none\""));
+    ASSIGN_OR_RETURN(const bool qalora, reader_.Bool("use_qalora", false));
+    if (qalora) {
+      return Unsupported("use_qalora", "is true, but QA-LoRA is not supported");
     }
     // Lists and tables that are in use unless they are empty.
     for (const char* key :
-         {"modules_to_save", "alora_invocation_tokens", "layer_replication",
-          "target_parameters", "megatron_config"}) {
+         {"layer_replication", "target_parameters", "megatron_config"}) {
       const Json* value = reader_.Get(key);
       if (value != nullptr && !IsOff(*value)) {
         return Unsupported(key, "is set, but is not supported");
       }
     }
     // PEFT counts an empty object as set.
-    for (const char* key : {"trainable_token_indices", "use_bdlora",
-                            "kasa_config", "arrow_config"}) {
+    for (const char* key : {"use_bdlora", "kasa_config", "arrow_config"}) {
       const Json* value = reader_.Get(key);
       if (value != nullptr && !(value->is_bool() && !value->AsBool())) {
         return Unsupported(key, "is set, but is not supported");
@@ -273,14 +261,111 @@ class Parser {
     return absl::OkStatus();
   }
 
+  absl::Status ReadVariants() {
+    ASSIGN_OR_RETURN(config_.use_dora, reader_.Bool("use_dora", false));
+    ASSIGN_OR_RETURN(config_.lora_bias, reader_.Bool("lora_bias", false));
+    ASSIGN_OR_RETURN(config_.ensure_weight_tying,
+                     reader_.Bool("ensure_weight_tying", false));
+    if (config_.use_dora && config_.lora_bias) {
+      return reader_.Error("lora_bias", "cannot be used with \"use_dora\"");
+    }
+    ASSIGN_OR_RETURN(const std::string bias, reader_.String("bias", "none"));
+    if (bias == "all") {
+      config_.bias = PeftConfig::Bias::kAll;
+    } else if (bias == "lora_only") {
+      config_.bias = PeftConfig::Bias::kLoraOnly;
+    } else if (bias != "none") {
+      return reader_.Error("bias",
+                           absl::StrCat("is ", Quote(bias),
+                                        ", expected \"none\", \"all\" or "
+                                        "\"lora_only\""));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadSaved() {
+    constexpr char kKey[] = "modules_to_save";
+    const Json* value = reader_.Get(kKey);
+    if (value == nullptr || IsOff(*value)) return absl::OkStatus();
+    if (!value->is_array()) {
+      return reader_.Error(kKey, absl::StrCat("is ", value->TypeName(),
+                                              ", expected a list of names"));
+    }
+    ASSIGN_OR_RETURN(config_.modules_to_save, Strings(kKey, *value));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<int64_t>> Tokens(absl::string_view key,
+                                              const Json& list) {
+    if (!list.is_array()) {
+      return reader_.Error(
+          key, absl::StrCat("is ", list.TypeName(), ", expected token ids"));
+    }
+    if (list.items().size() > kMaxListEntries) {
+      return reader_.Error(
+          key, absl::StrCat("has ", list.items().size(),
+                            " entries, the limit is ", kMaxListEntries));
+    }
+    std::vector<int64_t> tokens;
+    for (const Json& item : list.items()) {
+      if (!item.is_int() || item.AsInt() < 0) {
+        return reader_.Error(key, absl::StrCat("has ", Escape(item.Dump(), 40),
+                                               ", expected token ids"));
+      }
+      tokens.push_back(item.AsInt());
+    }
+    return tokens;
+  }
+
+  absl::Status AddTrainableTokens(const std::string& module, const Json& list) {
+    constexpr char kKey[] = "trainable_token_indices";
+    ASSIGN_OR_RETURN(std::vector<int64_t> indices, Tokens(kKey, list));
+    if (indices.empty()) return reader_.Error(kKey, "is an empty list");
+    std::vector<int64_t> sorted = indices;
+    std::sort(sorted.begin(), sorted.end());
+    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+    if (twice != sorted.end()) {
+      return reader_.Error(kKey, absl::StrCat("has ", *twice, " twice"));
+    }
+    config_.trainable_tokens.push_back({module, std::move(indices)});
+    return absl::OkStatus();
+  }
+
+  // A list is of the embedding, a table says of which module.
+  absl::Status ReadTrainableTokens() {
+    const Json* value = reader_.Get("trainable_token_indices");
+    if (value == nullptr || (value->is_bool() && !value->AsBool())) {
+      return absl::OkStatus();
+    }
+    if (!value->is_object()) return AddTrainableTokens("embed_tokens", *value);
+    for (const Json::Member& member : value->members()) {
+      RETURN_IF_ERROR(AddTrainableTokens(member.first, member.second));
+    }
+    return absl::OkStatus();
+  }
+
+  // The adapter of an aLoRA acts on a part of the sequence alone; of what is
+  // not a low-rank part of a linear PEFT does not say how it should.
+  absl::Status ReadInvocation() {
+    constexpr char kKey[] = "alora_invocation_tokens";
+    const Json* value = reader_.Get(kKey);
+    if (value == nullptr || IsOff(*value)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(config_.alora_invocation_tokens, Tokens(kKey, *value));
+    const char* other = nullptr;
+    if (config_.use_dora) other = "use_dora";
+    if (config_.bias != PeftConfig::Bias::kNone) other = "bias";
+    if (!config_.modules_to_save.empty()) other = "modules_to_save";
+    if (!config_.trainable_tokens.empty()) other = "trainable_token_indices";
+    if (other == nullptr) return absl::OkStatus();
+    return Unsupported(
+        kKey, absl::StrCat("is set, which cannot be used with ", Quote(other)));
+  }
+
   void Warn(absl::string_view key, absl::string_view rest) {
     config_.warnings.push_back(absl::StrCat(key, " ", rest));
   }
 
   absl::Status ReadNeutral() {
-    // Matters only where embed_tokens or lm_head is adapted or saved, and that
-    // is refused anyway.
-    RETURN_IF_ERROR(reader_.Bool("ensure_weight_tying", false).status());
     const Json* fan_in = reader_.Get("fan_in_fan_out");
     if (fan_in != nullptr && !IsOff(*fan_in)) {
       Warn("fan_in_fan_out", "is ignored: it has no meaning for Linear layers");

@@ -25,7 +25,15 @@ struct ModuleChoice {
   std::vector<std::string> names;
 };
 
+// trainable_token_indices of one module.
+struct TrainableTokens {
+  std::string module;            // "embed_tokens": the end of a name
+  std::vector<int64_t> indices;  // >= 0, at least one, none twice; file order
+};
+
 struct PeftConfig {
+  enum class Bias { kNone, kLoraOnly, kAll };
+
   int64_t r = 8;          // >= 1
   double lora_alpha = 8;  // > 0, finite
   bool use_rslora = false;
@@ -35,6 +43,13 @@ struct PeftConfig {
   std::vector<std::string> layers_pattern;      // empty: any container
   PatternTable::Entries rank_pattern;           // values are integers >= 1
   PatternTable::Entries alpha_pattern;          // values > 0, finite
+  bool use_dora = false;
+  bool lora_bias = false;  // B has a bias; never with use_dora
+  Bias bias = Bias::kNone;
+  std::vector<std::string> modules_to_save;  // ends of names, as text
+  std::vector<TrainableTokens> trainable_tokens;
+  std::vector<int64_t> alora_invocation_tokens;  // >= 0; empty: plain LoRA
+  bool ensure_weight_tying = false;
   // Parts of names of tensors that only training needs.
   std::vector<std::string> ignored_tensors;
   std::vector<std::string> warnings;

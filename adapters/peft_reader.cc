@@ -2,16 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
+#include "adapters/adapter_tensors.h"
 #include "adapters/module_pattern.h"
 #include "adapters/peft_config.h"
 #include "adapters/target_modules.h"
@@ -22,10 +19,6 @@
 
 namespace lorikeet {
 namespace {
-
-constexpr absl::string_view kPrefix = "base_model.model.";
-constexpr absl::string_view kASuffix = ".lora_A.weight";
-constexpr absl::string_view kBSuffix = ".lora_B.weight";
 
 absl::Status MissingFile(absl::string_view name, absl::string_view rest) {
   return absl::NotFoundError(absl::StrCat(name, " is missing", rest));
@@ -75,71 +68,20 @@ absl::Status CheckModelFile(FileSystem& fs, const std::string& dir,
   return absl::OkStatus();
 }
 
-// The tensors of one module, found in the file.
-struct Pair {
-  const SafetensorsEntry* a = nullptr;
-  const SafetensorsEntry* b = nullptr;
-};
-
-absl::Status TensorError(const SafetensorsEntry& entry,
-                         absl::string_view rest) {
-  return absl::InvalidArgumentError(absl::StrCat(kAdapterModelFile, ": tensor ",
-                                                 Quote(entry.name), " ", rest));
-}
-
-// Assigns every tensor of the file to a target module.
-absl::StatusOr<std::vector<Pair>> AssignTensors(
-    const SafetensorsFile& file, const std::vector<TargetModule>& modules,
-    const PeftConfig& peft) {
-  absl::flat_hash_map<absl::string_view, size_t> by_name;
-  for (size_t i = 0; i < modules.size(); ++i) by_name[modules[i].name] = i;
-  std::vector<Pair> pairs(modules.size());
-  for (const SafetensorsEntry& entry : file.entries()) {
-    absl::string_view name = entry.name;
-    if (!absl::ConsumePrefix(&name, kPrefix)) {
-      return TensorError(entry,
-                         absl::StrCat("does not begin with ", Quote(kPrefix)));
-    }
-    const bool ignored = std::any_of(
-        peft.ignored_tensors.begin(), peft.ignored_tensors.end(),
-        [&](const std::string& s) { return absl::StrContains(name, s); });
-    if (ignored) continue;
-    const bool is_a = absl::ConsumeSuffix(&name, kASuffix);
-    if (!is_a && !absl::ConsumeSuffix(&name, kBSuffix)) {
-      return TensorError(entry, "has no use in a plain LoRA adapter");
-    }
-    const auto it = by_name.find(name);
-    if (it == by_name.end()) {
-      return TensorError(
-          entry, absl::StrCat("belongs to ", Quote(name),
-                              ", which the configuration does not adapt"));
-    }
-    (is_a ? pairs[it->second].a : pairs[it->second].b) = &entry;
-  }
-  for (size_t i = 0; i < modules.size(); ++i) {
-    for (const auto& [entry, suffix] :
-         {std::pair(pairs[i].a, kASuffix), std::pair(pairs[i].b, kBSuffix)}) {
-      if (entry != nullptr) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat(kAdapterModelFile, ": tensor ",
-                       Quote(absl::StrCat(kPrefix, modules[i].name, suffix)),
-                       " is missing"));
-    }
-  }
-  return pairs;
-}
-
 // Fills rank and scaling of each module.
-absl::Status FillRanks(const PeftConfig& peft, const PeftLimits& limits,
+absl::Status FillRanks(const PeftConfig& peft,
+                       const std::vector<TargetModule>& targets,
+                       const PeftLimits& limits,
                        std::vector<LoraModule>* modules) {
   ASSIGN_OR_RETURN(const PatternTable ranks,
                    PatternTable::Compile("rank_pattern", peft.rank_pattern));
   ASSIGN_OR_RETURN(const PatternTable alphas,
                    PatternTable::Compile("alpha_pattern", peft.alpha_pattern));
-  for (LoraModule& module : *modules) {
-    ASSIGN_OR_RETURN(const std::optional<double> rank, ranks.Find(module.name));
-    ASSIGN_OR_RETURN(const std::optional<double> alpha,
-                     alphas.Find(module.name));
+  for (size_t i = 0; i < targets.size(); ++i) {
+    LoraModule& module = (*modules)[i];
+    const std::string& name = targets[i].pattern_name;
+    ASSIGN_OR_RETURN(const std::optional<double> rank, ranks.Find(name));
+    ASSIGN_OR_RETURN(const std::optional<double> alpha, alphas.Find(name));
     module.rank = rank.has_value() ? static_cast<int64_t>(*rank) : peft.r;
     if (module.rank > limits.max_rank) {
       return absl::InvalidArgumentError(
@@ -155,58 +97,40 @@ absl::Status FillRanks(const PeftConfig& peft, const PeftLimits& limits,
   return absl::OkStatus();
 }
 
-// Copies `from` to `to` as `dtype`.
-void CopyAs(ConstTensor from, DType dtype, char* to) {
-  const int64_t count = from.rows * from.cols;
-  if (dtype == from.dtype) {
-    std::memcpy(to, from.data, static_cast<size_t>(count * SizeBytes(dtype)));
-    return;
+absl::Status CheckInvocation(const PeftConfig& peft,
+                             const ModelConfig& config) {
+  for (const int64_t token : peft.alora_invocation_tokens) {
+    if (token < config.vocab_size) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "adapter_config.json field \"alora_invocation_tokens\" has ", token,
+        ", the model's vocabulary is ", config.vocab_size));
   }
-  for (int64_t i = 0; i < count; ++i) {
-    StoreElement(dtype, to, i, LoadElement(from.dtype, from.data, i));
-  }
+  return absl::OkStatus();
 }
 
-// Reads one matrix [rows, cols], checks it and keeps it in `weights`.
-absl::StatusOr<ConstTensor> ReadMatrix(const SafetensorsEntry& entry,
-                                       int64_t rows, int64_t cols,
-                                       absl::string_view meaning,
-                                       std::optional<DType> dtype,
-                                       AdapterWeights* weights) {
-  if (entry.shape != std::vector<int64_t>{rows, cols}) {
-    return TensorError(
-        entry,
-        absl::StrCat("is [", absl::StrJoin(entry.shape, ", "), "], expected [",
-                     rows, ", ", cols, "] (", meaning, ")"));
-  }
-  Buffer aligned;
-  absl::StatusOr<ConstTensor> view = FloatTensor(entry, &aligned);
-  if (!view.ok()) return Annotate(view.status(), kAdapterModelFile);
-  std::string bad = FirstNonFinite(*view);
-  if (!bad.empty()) {
-    return TensorError(entry, absl::StrCat("is NaN or infinite at ", bad));
-  }
-  const DType stored = dtype.value_or(view->dtype);
-  Buffer buffer(rows * cols * SizeBytes(stored));
-  CopyAs(*view, stored, buffer.data());
-  const ConstTensor result(buffer.data(), stored, rows, cols, cols);
-  // A number that fits the file's dtype may be too large for ours.
-  if (stored != view->dtype) bad = FirstNonFinite(result);
-  if (!bad.empty()) {
-    return TensorError(
-        entry, absl::StrCat("does not fit ", Name(stored), " at ", bad));
-  }
-  weights->size_bytes += buffer.size_bytes();
-  weights->num_parameters += rows * cols;
-  weights->storage.push_back(std::move(buffer));
-  return result;
+AdapterFeatures FeaturesOf(const PeftConfig& peft) {
+  AdapterFeatures features;
+  const auto add = [&](const char* key, bool is_on) {
+    if (is_on) features.keys.push_back(key);
+  };
+  add("use_dora", peft.use_dora);
+  add("lora_bias", peft.lora_bias);
+  add("bias", peft.bias != PeftConfig::Bias::kNone);
+  add("modules_to_save", !peft.modules_to_save.empty());
+  add("trainable_token_indices", !peft.trainable_tokens.empty());
+  add("alora_invocation_tokens", !peft.alora_invocation_tokens.empty());
+  features.invocation_tokens.assign(peft.alora_invocation_tokens.begin(),
+                                    peft.alora_invocation_tokens.end());
+  return features;
 }
 
 absl::StatusOr<std::shared_ptr<const AdapterWeights>> Read(
     FileSystem& fs, const std::string& dir, const ModelConfig& config,
-    const PeftLimits& limits, std::optional<DType> dtype) {
+    const PeftLimits& limits, std::optional<DType> dtype,
+    const BaseWeights* base) {
   ASSIGN_OR_RETURN(const std::string text, ReadConfigText(fs, dir, limits));
   ASSIGN_OR_RETURN(const PeftConfig peft, PeftConfig::Parse(text));
+  RETURN_IF_ERROR(CheckInvocation(peft, config));
   ASSIGN_OR_RETURN(const TargetModules targets,
                    FindTargetModules(peft, config));
 
@@ -216,32 +140,26 @@ absl::StatusOr<std::shared_ptr<const AdapterWeights>> Read(
                            targets.warnings.end());
   weights->alpha = peft.lora_alpha;
   weights->use_rslora = peft.use_rslora;
+  weights->features = FeaturesOf(peft);
   for (const TargetModule& target : targets.modules) {
     LoraModule module;
     module.id = target.id;
     module.name = target.name;
     weights->modules.push_back(std::move(module));
   }
-  RETURN_IF_ERROR(FillRanks(peft, limits, &weights->modules));
+  RETURN_IF_ERROR(FillRanks(peft, targets.modules, limits, &weights->modules));
+  for (const LoraModule& module : weights->modules) {
+    weights->max_rank = std::max(weights->max_rank, module.rank);
+  }
+  ASSIGN_OR_RETURN(AdapterTensors tensors,
+                   AdapterTensors::List(peft, config, weights.get()));
 
   RETURN_IF_ERROR(CheckModelFile(fs, dir, limits));
   const std::string path = JoinPath(dir, kAdapterModelFile);
   absl::StatusOr<std::unique_ptr<SafetensorsFile>> file =
       SafetensorsFile::Open(fs, path, kAdapterModelFile);
   if (!file.ok()) return WithoutPath(file.status(), kAdapterModelFile, path);
-  ASSIGN_OR_RETURN(const std::vector<Pair> pairs,
-                   AssignTensors(**file, targets.modules, peft));
-  for (size_t i = 0; i < pairs.size(); ++i) {
-    LoraModule& module = weights->modules[i];
-    const TargetModule& target = targets.modules[i];
-    ASSIGN_OR_RETURN(module.a,
-                     ReadMatrix(*pairs[i].a, module.rank, target.in_dim,
-                                "rank, in", dtype, weights.get()));
-    ASSIGN_OR_RETURN(module.b,
-                     ReadMatrix(*pairs[i].b, target.out_dim, module.rank,
-                                "out, rank", dtype, weights.get()));
-    weights->max_rank = std::max(weights->max_rank, module.rank);
-  }
+  RETURN_IF_ERROR(tensors.Read(**file, dtype, base));
   ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> bytes, fs.Map(path));
   weights->digest = DigestOfAdapterFiles(text, bytes->bytes());
   return std::shared_ptr<const AdapterWeights>(std::move(weights));
@@ -258,9 +176,10 @@ absl::Status WithReadReason(const absl::Status& status) {
 
 absl::StatusOr<std::shared_ptr<const AdapterWeights>> ReadPeftAdapter(
     FileSystem& fs, const std::string& dir, const ModelConfig& config,
-    const PeftLimits& limits, std::optional<DType> dtype) {
+    const PeftLimits& limits, std::optional<DType> dtype,
+    const BaseWeights* base) {
   absl::StatusOr<std::shared_ptr<const AdapterWeights>> weights =
-      Read(fs, dir, config, limits, dtype);
+      Read(fs, dir, config, limits, dtype, base);
   if (!weights.ok()) return WithReadReason(weights.status());
   return weights;
 }

@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "adapters/adapter_weights.h"
+#include "adapters/base_weights.h"
 #include "base/digest.h"
 #include "base/file_system.h"
 #include "model/config.h"
@@ -31,7 +32,8 @@ struct PeftLimits {
 };
 
 // Reads and verifies the adapter in `dir` for a base of `config`. `dtype`
-// stores A and B as that type (nullopt = auto: as in the file).
+// stores A and B as that type (nullopt = auto: as in the file). Copies of base
+// weights in the file are compared with `base`, if it is not null.
 //
 // Errors: NOT_FOUND naming the file; INVALID_ARGUMENT naming key or tensor,
 // value and limit; UNIMPLEMENTED naming the key of a feature we do not have;
@@ -39,7 +41,8 @@ struct PeftLimits {
 // ADAPTER_UNSUPPORTED or ADAPTER_INVALID.
 absl::StatusOr<std::shared_ptr<const AdapterWeights>> ReadPeftAdapter(
     FileSystem& fs, const std::string& dir, const ModelConfig& config,
-    const PeftLimits& limits, std::optional<DType> dtype);
+    const PeftLimits& limits, std::optional<DType> dtype,
+    const BaseWeights* base = nullptr);
 
 // SHA-256 over one line "<name> <size> <SHA-256 of the content, hex>\n" per
 // file, sorted by name. Equal content, equal digest.

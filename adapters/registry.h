@@ -1,9 +1,10 @@
-// A Registry is the durable catalogue of adapters: versions, aliases, labels.
+// A Registry is the durable catalogue of adapters: versions, aliases, labels,
+// and the trail of who changed what.
 //
 // Every mutation is one transaction (SQLite, WAL, synchronous=FULL) and durable
-// when the call returns; a crash leaves the state before or after it, never
-// between. The bytes of an adapter are in place before its version is.
-// docs/formats/registry.md has the schema.
+// when the call returns, its entry in the audit trail with it; a crash leaves
+// the state before or after it, never between. The bytes of an adapter are in
+// place before its version is. docs/formats/registry.md has the schema.
 //
 // Thread-safe. Calls block on disk: not for the engine thread.
 
@@ -19,13 +20,17 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "adapters/adapter_store.h"
+#include "adapters/adapter_info.h"
+#include "adapters/alias.h"
+#include "adapters/audit.h"
 
 namespace lorikeet {
 
+class Database;
+
 class Registry {
  public:
-  // One row of each table.
+  // A row of `adapters`.
   struct Adapter {
     std::string tenant, name;
     std::string uid;
@@ -36,26 +41,17 @@ class Registry {
     uint64_t etag = 0;
     absl::Time create_time, update_time;
   };
-  struct Alias {
-    std::string tenant, name;
-    std::string target;
-    uint32_t version = 0;
-    uint64_t etag = 0;
-  };
   struct Contents {
     std::vector<Adapter> adapters;
     std::vector<AdapterVersionInfo> versions;  // ascending per adapter
     std::vector<Alias> aliases;
   };
 
-  // The schema that this program writes; files of older ones are migrated.
-  static constexpr int kSchemaVersion = 1;
-
-  // Opens or creates the file `path`.
+  // Opens or creates the file `path` and brings its schema up to date.
   //
   // Errors: DATA_LOSS (reason REGISTRY_DAMAGED); FAILED_PRECONDITION (reason
-  // REGISTRY_NEWER) if it was written by a newer version of the program;
-  // RESOURCE_EXHAUSTED (reason DISK_FULL).
+  // REGISTRY_NEWER) if it was written by a newer version of the program, or
+  // (reason STATE_DIR_READ_ONLY); RESOURCE_EXHAUSTED (reason DISK_FULL).
   static absl::StatusOr<std::unique_ptr<Registry>> Open(
       const std::string& path);
   ~Registry();
@@ -63,8 +59,11 @@ class Registry {
   Registry& operator=(const Registry&) = delete;
 
   absl::StatusOr<Contents> ReadAll();
+  // Returns entries of the audit trail, newest first.
+  absl::StatusOr<std::vector<AuditEntry>> ReadAudit(const AuditQuery& query);
 
-  // Mutations set and return the new etag; no etag is ever used twice.
+  // Mutations set and return the new etag; no etag is ever used twice. `audit`
+  // is written with the change.
   //
   // Errors of all: RESOURCE_EXHAUSTED (reason DISK_FULL), INTERNAL; nothing is
   // changed then.
@@ -72,23 +71,31 @@ class Registry {
   // Adds an adapter with its first version. Errors: ALREADY_EXISTS if an
   // adapter or alias has the name.
   absl::StatusOr<uint64_t> CreateAdapter(const Adapter& adapter,
-                                         const AdapterVersionInfo& version);
-  // Adds a version and changes the adapter's row. Errors: ALREADY_EXISTS if the
-  // number is taken; NOT_FOUND.
+                                         const AdapterVersionInfo& version,
+                                         const AuditEntry& audit);
+  // Adds a version and changes the adapter's row; removes the versions with the
+  // numbers `retired`. Errors: ALREADY_EXISTS if the number is taken;
+  // NOT_FOUND.
   absl::StatusOr<uint64_t> AddVersion(const Adapter& adapter,
-                                      const AdapterVersionInfo& version);
-  // Errors: NOT_FOUND.
+                                      const AdapterVersionInfo& version,
+                                      const std::vector<uint32_t>& retired,
+                                      const AuditEntry& audit);
+  // Changes what people say of it; not in the trail. Errors: NOT_FOUND.
   absl::StatusOr<uint64_t> UpdateAdapter(const Adapter& adapter);
-  // Removes the adapter, its versions and the aliases to them.
-  absl::Status DeleteAdapter(const std::string& tenant,
-                             const std::string& name);
-  // Creates or moves an alias. Errors: ALREADY_EXISTS if an adapter has the
-  // name; NOT_FOUND if there is no such version.
-  absl::StatusOr<uint64_t> PutAlias(const Alias& alias);
-  absl::Status DeleteAlias(const std::string& tenant, const std::string& name);
+  // Removes the adapter and its versions; takes them out of the aliases and
+  // removes the aliases that have no target left.
+  absl::Status DeleteAdapter(const std::string& tenant, const std::string& name,
+                             const AuditEntry& audit);
+  // Creates or replaces an alias. Errors: ALREADY_EXISTS if an adapter has the
+  // name; NOT_FOUND if a target is no version.
+  absl::StatusOr<uint64_t> PutAlias(const Alias& alias,
+                                    const AuditEntry& audit);
+  absl::Status DeleteAlias(const std::string& tenant, const std::string& name,
+                           const AuditEntry& audit);
+  // Adds an entry alone.
+  absl::Status AppendAudit(const AuditEntry& audit);
 
  private:
-  class Database;
   explicit Registry(std::unique_ptr<Database> database);
 
   const std::unique_ptr<Database> database_;

@@ -49,7 +49,12 @@ absl::StatusOr<std::unique_ptr<StateDir>> StateDir::Open(
     const std::string message =
         absl::StrCat(Escape(file, 1000), ": ", std::strerror(error));
     if (error == ENOSPC) return absl::ResourceExhaustedError(message);
-    if (error == EACCES) return absl::PermissionDeniedError(message);
+    if (error == EROFS || error == EACCES || error == EPERM) {
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            "state directory ", Escape(dir, 1000),
+                            " cannot be written: ", std::strerror(error))),
+                        "STATE_DIR_READ_ONLY");
+    }
     return absl::InternalError(message);
   }
   if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {

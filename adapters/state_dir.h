@@ -19,7 +19,8 @@ class StateDir {
   // Creates and locks `path`; empty = a private directory below $TMPDIR.
   //
   // Errors: FAILED_PRECONDITION (reason STATE_DIR_IN_USE) if another process
-  // has it; those of the file system.
+  // has it, or (reason STATE_DIR_READ_ONLY) if it cannot be written; those of
+  // the file system.
   static absl::StatusOr<std::unique_ptr<StateDir>> Open(
       FileSystem& fs, const std::string& path);
   ~StateDir();

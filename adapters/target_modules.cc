@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "adapters/base_parameters.h"
 #include "base/regex.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -193,31 +194,57 @@ std::string Describe(const ModuleChoice& choice) {
   return Escape(absl::StrCat("[", absl::StrJoin(choice.names, ", "), "]"));
 }
 
-TargetModule MakeTarget(const ModuleName& module, const ModelConfig& model) {
-  TargetModule target;
-  target.id = module.id;
-  target.name = module.name;
-  target.in_dim = target.out_dim = model.hidden_size;
-  switch (module.id.projection) {
-    case Projection::kQ:
-      target.out_dim = model.q_dim();
-      break;
-    case Projection::kK:
-    case Projection::kV:
-      target.out_dim = model.kv_dim();
-      break;
-    case Projection::kO:
-      target.in_dim = model.q_dim();
-      break;
-    case Projection::kGate:
-    case Projection::kUp:
-      target.out_dim = model.intermediate_size;
-      break;
-    case Projection::kDown:
-      target.in_dim = model.intermediate_size;
-      break;
+TargetModule MakeTarget(LinearId id, const ModelConfig& model) {
+  return {id, NameOf(id), NameOf(id), InDim(model, id.projection),
+          OutDim(model, id.projection)};
+}
+
+// modules_to_save as the patterns that keep a module from being adapted.
+class SavedPatterns {
+ public:
+  static absl::StatusOr<SavedPatterns> Create(const PeftConfig& peft) {
+    SavedPatterns result;
+    for (const std::string& entry : peft.modules_to_save) {
+      ASSIGN_OR_RETURN(
+          Regex regex,
+          CompilePythonRegex("modules_to_save", entry,
+                             /*whole=*/false, R"((^|.*\.))", R"(($|\..*))"));
+      result.patterns_.push_back(std::move(regex));
+    }
+    return result;
   }
-  return target;
+
+  absl::StatusOr<bool> Take(absl::string_view name) const {
+    for (const Regex& pattern : patterns_) {
+      absl::StatusOr<bool> matches = pattern.PrefixMatch(name);
+      if (!matches.ok()) {
+        return FieldError("modules_to_save", matches.status().message());
+      }
+      if (*matches) return true;
+    }
+    return false;
+  }
+
+ private:
+  std::vector<Regex> patterns_;
+};
+
+// On a tied base ensure_weight_tying gives both ends the low-rank part of one.
+void AddTiedModule(const PeftConfig& peft, const ModelConfig& model,
+                   std::vector<TargetModule>* modules) {
+  if (!peft.ensure_weight_tying || !model.tie_word_embeddings) return;
+  const auto find = [&](LinearId id) {
+    return std::ranges::find(*modules, id, &TargetModule::id);
+  };
+  const LinearId embed = LinearId::EmbedTokens();
+  const LinearId lm_head = LinearId::LmHead();
+  const bool has_embed = find(embed) != modules->end();
+  const bool has_lm_head = find(lm_head) != modules->end();
+  if (!has_embed && !has_lm_head) return;
+  if (!has_embed) modules->push_back(MakeTarget(embed, model));
+  if (!has_lm_head) modules->push_back(MakeTarget(lm_head, model));
+  find(has_embed ? lm_head : embed)->pattern_name =
+      NameOf(has_embed ? embed : lm_head);
 }
 
 // Entries that take no module are fine to PEFT; people want to know.
@@ -245,7 +272,7 @@ std::vector<ModuleName> ModuleNames(const ModelConfig& model) {
     names.push_back(ModuleName{std::move(name), kind, id});
   };
   add("model", Kind::kOther);
-  add("model.embed_tokens", Kind::kEmbedding);
+  add("model.embed_tokens", Kind::kEmbedding, LinearId::EmbedTokens());
   add("model.layers", Kind::kOther);
   for (int64_t i = 0; i < model.num_layers; ++i) {
     const std::string layer = absl::StrCat("model.layers.", i);
@@ -275,8 +302,20 @@ std::vector<ModuleName> ModuleNames(const ModelConfig& model) {
   }
   add("model.norm", Kind::kOther);
   add("model.rotary_emb", Kind::kOther);
-  add("lm_head", Kind::kLmHead);
+  add("lm_head", Kind::kLmHead, LinearId::LmHead());
   return names;
+}
+
+bool IsSavedModule(const PeftConfig& peft, absl::string_view name) {
+  // Views of the name and of all that it is part of.
+  for (absl::string_view part = name; !part.empty();) {
+    for (const std::string& entry : peft.modules_to_save) {
+      if (absl::EndsWith(part, entry)) return true;
+    }
+    const size_t dot = part.rfind('.');
+    part = dot == absl::string_view::npos ? "" : part.substr(0, dot);
+  }
+  return false;
 }
 
 absl::StatusOr<TargetModules> FindTargetModules(const PeftConfig& peft,
@@ -294,6 +333,7 @@ absl::StatusOr<TargetModules> FindTargetModules(const PeftConfig& peft,
   }
   ASSIGN_OR_RETURN(Chooser target, Chooser::Create("target_modules", choice));
   ASSIGN_OR_RETURN(const LayerFilter layers, LayerFilter::Create(peft, model));
+  ASSIGN_OR_RETURN(const SavedPatterns saved, SavedPatterns::Create(peft));
   if (!peft.layers_to_transform.empty() &&
       target.list().size() >= kShortenFrom) {
     target.set_list(Shortened(target.list(), modules));
@@ -305,6 +345,8 @@ absl::StatusOr<TargetModules> FindTargetModules(const PeftConfig& peft,
       ASSIGN_OR_RETURN(const NameList::Match match, exclude->Find(module.name));
       if (match != NameList::Match::kNone) continue;
     }
+    ASSIGN_OR_RETURN(const bool is_saved, saved.Take(module.name));
+    if (is_saved) continue;
     if (all_linear) {
       if (module.kind != Kind::kLinear) continue;
     } else {
@@ -321,12 +363,7 @@ absl::StatusOr<TargetModules> FindTargetModules(const PeftConfig& peft,
           absl::StrCat("takes ", Quote(module.name),
                        ", which is neither Linear nor Embedding"));
     }
-    if (module.kind != Kind::kLinear) {
-      return absl::UnimplementedError(
-          absl::StrCat("adapter_config.json field \"target_modules\" takes ",
-                       Quote(module.name), ", where LoRA is not supported"));
-    }
-    result.modules.push_back(MakeTarget(module, model));
+    result.modules.push_back(MakeTarget(module.id, model));
   }
   if (result.modules.empty()) {
     return FieldError(
@@ -335,6 +372,7 @@ absl::StatusOr<TargetModules> FindTargetModules(const PeftConfig& peft,
                      "adapted after \"exclude_modules\" and ",
                      "\"layers_to_transform\""));
   }
+  AddTiedModule(peft, model, &result.modules);
   std::sort(
       result.modules.begin(), result.modules.end(),
       [](const TargetModule& a, const TargetModule& b) { return a.id < b.id; });

@@ -2,7 +2,8 @@
 //
 // The caller takes part, so a pool of one thread has no threads of its own.
 // Workers spin briefly between regions, since regions of a step follow each
-// other within microseconds, and then sleep. Nothing is allocated per region.
+// other within microseconds, and then sleep; with more threads than cores they
+// sleep at once. Nothing is allocated per region.
 // One region at a time; Run and ParallelFor are for one owner thread.
 
 #ifndef LORIKEET_BASE_THREAD_POOL_H_
@@ -17,8 +18,9 @@ namespace lorikeet {
 
 class ThreadPool {
  public:
-  // REQUIRES: num_threads >= 1.
-  explicit ThreadPool(int num_threads);
+  // With `pinned` each worker stays on one of the cores that the process may
+  // use, the caller of Run on the first. REQUIRES: num_threads >= 1.
+  explicit ThreadPool(int num_threads, bool pinned = false);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -30,15 +32,24 @@ class ThreadPool {
   void Run(absl::FunctionRef<void(int worker)> fn);
 
   // Calls fn(begin, end, worker) over pieces of [0, count) of at most `grain`
-  // indices, handed out in ascending order to whoever is free.
+  // indices. Each worker goes through a contiguous part of its own, so that it
+  // reads memory in order, and then helps the others with theirs.
   // REQUIRES: grain >= 1.
   void ParallelFor(
       int64_t count, int64_t grain,
       absl::FunctionRef<void(int64_t begin, int64_t end, int worker)> fn);
 
+  // Hints that `worker` will read these bytes after the next region: once it
+  // has done its part of that region, it brings them into its cache while it
+  // would only wait. The caller's own worker 0 takes the first few KB alone. At
+  // most two ranges a worker and region; more are ignored.
+  void ReadAhead(int worker, const char* begin, int64_t bytes);
+
  private:
   struct Shared;
   void WorkerLoop(int worker);
+  // Moves the calling thread to its core, once.
+  void PinCaller();
 
   const int num_threads_;
   std::unique_ptr<Shared> shared_;

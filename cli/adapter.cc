@@ -12,6 +12,7 @@
 #include "base/file_system.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "cli/adapter_alias.h"
 #include "cli/adapter_format.h"
 #include "cli/channel.h"
 #include "cli/choice.h"
@@ -47,8 +48,6 @@ struct Flags {
   v1::InFlightPolicy in_flight = v1::IN_FLIGHT_POLICY_UNSPECIFIED;
   double drain_timeout_s = -1;
   v1::Tier tier = v1::TIER_UNSPECIFIED;
-  std::string target;
-  bool remove = false;
   uint64_t resume_after = 0;
   uint64_t count = 0;
 };
@@ -281,64 +280,10 @@ absl::Status Unload(const Flags& flags, RpcClient& client) {
         static_cast<int64_t>(std::ceil(flags.drain_timeout_s)));
   }
   ASSIGN_OR_RETURN(const v1::Adapter adapter, client.UnloadAdapter(request));
-  PrintAdapter(flags, "unloaded", adapter);
-  return absl::OkStatus();
-}
-
-void AddAliasRow(const v1::Alias& alias, Table* table) {
-  table->AddRow(
-      {ShortName(alias.name()),
-       alias.targets().empty() ? std::string() : alias.targets(0).version(),
-       alias.etag()});
-}
-
-Table NewAliasTable() { return Table({{"ALIAS"}, {"TARGET"}, {"ETAG"}}); }
-
-absl::Status ListAliases(const Flags& flags, RpcClient& client) {
-  ASSIGN_OR_RETURN(const v1::ListAliasesResponse list,
-                   client.ListAliases(ParentOf("")));
-  if (flags.output == OutputFormat::kJson) {
-    Print(MessageToJson(list));
-    return absl::OkStatus();
-  }
-  Table table = NewAliasTable();
-  for (const v1::Alias& alias : list.aliases()) AddAliasRow(alias, &table);
-  Print(table.ToString());
-  return absl::OkStatus();
-}
-
-absl::StatusOr<v1::Alias> SetOrGetAlias(const Flags& flags, RpcClient& client) {
-  const std::string name = ResourceName(flags.name, "aliases");
-  if (flags.target.empty()) {
-    v1::GetAliasRequest request;
-    request.set_name(name);
-    return client.GetAlias(request);
-  }
-  v1::SetAliasRequest request;
-  request.mutable_alias()->set_name(name);
-  request.mutable_alias()->add_targets()->set_version(flags.target);
-  request.mutable_alias()->set_etag(flags.etag);
-  return client.SetAlias(request);
-}
-
-absl::Status Alias(const Flags& flags, RpcClient& client) {
-  if (flags.name.empty()) return ListAliases(flags, client);
-  if (flags.remove) {
-    v1::DeleteAliasRequest request;
-    request.set_name(ResourceName(flags.name, "aliases"));
-    request.set_etag(flags.etag);
-    RETURN_IF_ERROR(client.DeleteAlias(request));
-    PrintDone(flags, absl::StrCat("deleted ", Printable(flags.name)));
-    return absl::OkStatus();
-  }
-  ASSIGN_OR_RETURN(const v1::Alias alias, SetOrGetAlias(flags, client));
-  if (flags.output == OutputFormat::kJson) {
-    Print(MessageToJson(alias));
-    return absl::OkStatus();
-  }
-  Table table = NewAliasTable();
-  AddAliasRow(alias, &table);
-  Print(table.ToString());
+  PrintAdapter(
+      flags,
+      absl::StrCat("unloaded ", HumanBytes(adapter.freed_bytes()), " of"),
+      adapter);
   return absl::OkStatus();
 }
 
@@ -416,26 +361,7 @@ void AddLifeCycle(CLI::App& adapter, int* exit_code) {
                          "No error if there is none");
       },
       Delete);
-  AddAction(
-      adapter, exit_code, "alias",
-      "Let a task tag point to a version; without TARGET show it, without "
-      "ALIAS list all",
-      "  lorikeet adapter alias cipher caesar@1\n"
-      "  lorikeet adapter alias\n"
-      "  lorikeet adapter alias cipher --delete\n",
-      [](CLI::App& command, Flags& flags) {
-        command.add_option("alias", flags.name, "The task tag")
-            ->type_name("ALIAS");
-        CLI::Option* target = command.add_option(
-            "target", flags.target,
-            "NAME@VERSION, or NAME for the newest version of now");
-        target->type_name("TARGET");
-        command.add_flag("--delete", flags.remove, "Remove the alias")
-            ->excludes(target);
-        command.add_option("--etag", flags.etag,
-                           "Change nothing unless the alias has this etag");
-      },
-      Alias);
+  AddAliasCommands(adapter, exit_code);
 }
 
 void AddQueries(CLI::App& adapter, int* exit_code) {

@@ -29,7 +29,8 @@ std::string Time(const google::protobuf::Timestamp& time) {
 std::string Scaling(const v1::LoraSpec& lora) {
   return absl::StrCat(lora.rank(), ", alpha ", lora.alpha(),
                       lora.use_rslora() ? ", rank-stabilized" : "",
-                      lora.use_dora() ? ", DoRA" : "");
+                      lora.features().empty() ? "" : ", ",
+                      absl::StrJoin(lora.features(), ", "));
 }
 
 // "STATE_ACTIVE" without "STATE_", in small letters.

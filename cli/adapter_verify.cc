@@ -8,13 +8,14 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "adapters/adapter_weights.h"
 #include "adapters/peft_reader.h"
 #include "base/file_system.h"
 #include "base/json.h"
-#include "base/reason.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "cli/offline_error.h"
 #include "cli/table.h"
 #include "model/config.h"
 
@@ -49,7 +50,9 @@ std::string ToText(const AdapterWeights& weights) {
   return absl::StrCat(table.ToString(), "\n", weights.modules.size(),
                       " modules, ", weights.num_parameters, " parameters, ",
                       HumanBytes(static_cast<uint64_t>(weights.size_bytes)),
-                      ", max rank ", weights.max_rank, "\ndigest ",
+                      ", max rank ", weights.max_rank,
+                      weights.features.is_plain() ? "" : "\nwith ",
+                      absl::StrJoin(weights.features.keys, ", "), "\ndigest ",
                       weights.digest.ToHex(), "\n");
 }
 
@@ -59,6 +62,9 @@ std::string ToJson(const AdapterWeights& weights) {
   json.Set("rank", weights.max_rank);
   json.Set("alpha", weights.alpha);
   json.Set("use_rslora", weights.use_rslora);
+  Json features = Json::Array();
+  for (const std::string& key : weights.features.keys) features.Append(key);
+  json.Set("features", std::move(features));
   json.Set("num_parameters", weights.num_parameters);
   json.Set("size_bytes", weights.size_bytes);
   Json modules = Json::Array();
@@ -126,15 +132,8 @@ void AddAdapterVerifyCommand(CLI::App& adapter_app, int* exit_code) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   AddOutputFlag(*command, &flags->output);
-  command->callback([flags, exit_code] {
-    const absl::Status status = Verify(*flags);
-    if (status.ok()) return;
-    const std::string reason = ReasonOf(status);
-    std::fprintf(stderr, "lorikeet: %s%s\n",
-                 Printable(status.message()).c_str(),
-                 reason.empty() ? "" : absl::StrCat(" (", reason, ")").c_str());
-    *exit_code = 1;
-  });
+  command->callback(
+      [flags, exit_code] { ReportOfflineError(Verify(*flags), exit_code); });
 }
 
 }  // namespace lorikeet

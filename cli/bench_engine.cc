@@ -10,19 +10,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "adapters/adapter_weights.h"
 #include "base/json.h"
-#include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "cli/engine_probe.h"
 #include "kernels/cpu/machine_peaks.h"
-#include "model/forward.h"
 #include "model/kv_pool.h"
 #include "server/options.h"
 #include "server/runtime.h"
@@ -45,110 +42,6 @@ constexpr const char* kScenarios[] = {"base", "one adapter",
                                       "distinct adapters"};
 constexpr int kNumScenarios = 3;
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-// An adapter of random weights on all seven projections of every layer.
-std::shared_ptr<const LoraSlot> RandomAdapter(const Model& model, Ops& ops,
-                                              int rank, DType dtype,
-                                              uint64_t seed) {
-  Rng rng(seed);
-  AdapterWeights weights;
-  for (int32_t layer = 0; layer < model.config().num_layers; ++layer) {
-    for (int p = 0; p < kNumProjections; ++p) {
-      const auto projection = static_cast<Projection>(p);
-      const int64_t in = model.in_dim(projection);
-      const int64_t out = model.out_dim(projection);
-      Buffer a(rank * in * SizeBytes(dtype));
-      Buffer b(out * rank * SizeBytes(dtype));
-      const auto fill = [&](Buffer& buffer, int64_t count) {
-        for (int64_t i = 0; i < count; ++i) {
-          const float v = static_cast<float>(rng.Uniform() - 0.5) * 0.02f;
-          StoreElement(dtype, buffer.data(), i, v);
-        }
-      };
-      fill(a, rank * in);
-      fill(b, out * rank);
-      weights.modules.push_back(
-          {{layer, projection},
-           "",
-           rank,
-           2.0,
-           ConstTensor(a.data(), dtype, rank, in, in),
-           ConstTensor(b.data(), dtype, out, rank, rank)});
-      weights.storage.push_back(std::move(a));
-      weights.storage.push_back(std::move(b));
-    }
-  }
-  return weights.Pack(ops);
-}
-
-// The rows of one turn: `sequences` sequences of `rows` rows each, all at the
-// same position, sequence i with adapter i (or the first, or none).
-class TurnRunner {
- public:
-  TurnRunner(const Model& model, Ops& ops, KvPool& pool)
-      : model_(model),
-        ops_(ops),
-        forward_(model, ops, pool),
-        stream_(ops.NewStream()) {}
-
-  void Run(int sequences, int rows, int position,
-           const std::vector<const LoraSlot*>& slots) {
-    const size_t count = static_cast<size_t>(sequences * rows);
-    std::vector<Token> tokens(count);
-    for (size_t i = 0; i < count; ++i) {
-      tokens[i] = static_cast<Token>(
-          (i * 7919 + 13) % static_cast<size_t>(model_.config().vocab_size));
-    }
-    const int blocks =
-        static_cast<int>((position + rows + kKvBlockSize - 1) / kKvBlockSize);
-    std::vector<std::vector<int32_t>> tables(static_cast<size_t>(sequences));
-    std::vector<SequenceRows> parts;
-    std::vector<int32_t> logit_rows;
-    ForwardBatch batch;
-    for (int s = 0; s < sequences; ++s) {
-      auto& table = tables[static_cast<size_t>(s)];
-      table.resize(static_cast<size_t>(blocks));
-      std::iota(table.begin(), table.end(), s * blocks);
-      parts.push_back({s * rows, (s + 1) * rows, position, table});
-      logit_rows.push_back((s + 1) * rows - 1);
-      if (!slots.empty()) AddSegment(s, rows, slots, &batch.lora);
-    }
-    batch.tokens = tokens;
-    batch.sequences = parts;
-    batch.logit_rows = logit_rows;
-    const Tensor logits = forward_.Run(batch, *stream_);
-    params_.resize(static_cast<size_t>(sequences));
-    sampled_.resize(static_cast<size_t>(sequences));
-    ops_.Sample(logits, params_, sampled_, *stream_);
-  }
-
- private:
-  // Neighbours with the same adapter share a segment, as in the server.
-  static void AddSegment(int s, int rows,
-                         const std::vector<const LoraSlot*>& slots,
-                         LoraBatch* lora) {
-    const LoraSlot* slot = slots[static_cast<size_t>(s) % slots.size()];
-    if (!lora->segments.empty() &&
-        lora->segments.back().terms[0].slot == slot) {
-      lora->segments.back().row_end = (s + 1) * rows;
-      return;
-    }
-    lora->segments.push_back({s * rows, (s + 1) * rows, {{slot, 1.0f}}});
-  }
-
-  const Model& model_;
-  Ops& ops_;
-  Forward forward_;
-  std::unique_ptr<Stream> stream_;
-  std::vector<SamplingRow> params_;
-  std::vector<SampledRow> sampled_;
-};
-
 // Tokens per second of the scenarios, one entry a round.
 struct Measurement {
   std::string phase;  // "decode" or "prefill"
@@ -163,12 +56,7 @@ struct Measurement {
     }
     return Median(ratios);
   }
-  // (max - min) / median over the rounds: how noisy the machine was.
-  double Spread(int scenario) const {
-    const auto [low, high] =
-        std::minmax_element(rates[scenario].begin(), rates[scenario].end());
-    return (*high - *low) / Rate(scenario);
-  }
+  double Noise(int scenario) const { return Spread(rates[scenario]); }
 };
 
 class EngineBench {
@@ -239,29 +127,9 @@ class EngineBench {
 
   const BenchOptions& options_;
   Runtime& runtime_;
-  TurnRunner runner_;
+  StepRunner runner_;
   std::vector<std::shared_ptr<const LoraSlot>> adapters_;
 };
-
-// Weight bytes that one decode step reads: all but the embedding rows, which
-// are read only through the (possibly tied) lm_head.
-double StepWeightBytes(const Model& model) {
-  int64_t bytes = model.weight_bytes();
-  if (!model.config().tie_word_embeddings) {
-    bytes -= model.embedding().size_bytes();
-  }
-  return static_cast<double>(bytes);
-}
-
-double FlopsPerToken(const Model& model) {
-  const ModelConfig& c = model.config();
-  double weights = 0;
-  for (int p = 0; p < kNumProjections; ++p) {
-    weights += static_cast<double>(model.in_dim(static_cast<Projection>(p))) *
-               static_cast<double>(model.out_dim(static_cast<Projection>(p)));
-  }
-  return 2 * weights * static_cast<double>(c.num_layers);
-}
 
 void PrintTable(const BenchOptions& options, const Runtime& runtime,
                 const MachinePeaks& peaks,
@@ -286,13 +154,13 @@ void PrintTable(const BenchOptions& options, const Runtime& runtime,
                                 m.Rate(0) / m.batch * StepWeightBytes(model) /
                                     peaks.read_bytes_per_second);
       } else if (s == 0) {
-        share = absl::StrFormat(
-            "%.2f of FMA peak (linears)",
-            m.Rate(0) * FlopsPerToken(model) / peaks.f32_flops_per_second);
+        share = absl::StrFormat("%.2f of FMA peak (linears)",
+                                m.Rate(0) * LinearFlopsPerToken(model) /
+                                    peaks.f32_flops_per_second);
       }
       std::printf("%-8s %5d  %-18s %10.1f %7.3f %6.1f%%  %s\n", m.phase.c_str(),
                   m.batch, kScenarios[s], m.Rate(s), m.Ratio(s),
-                  100 * m.Spread(s), share.c_str());
+                  100 * m.Noise(s), share.c_str());
     }
   }
 }
@@ -317,7 +185,7 @@ void PrintJson(const BenchOptions& options, const Runtime& runtime,
       row.Set("adapters", kScenarios[s]);
       row.Set("tokens_per_second", m.Rate(s));
       row.Set("ratio_to_base", m.Ratio(s));
-      row.Set("spread", m.Spread(s));
+      row.Set("spread", m.Noise(s));
       rows.Append(std::move(row));
     }
   }
@@ -333,8 +201,7 @@ absl::Status RunBench(const BenchOptions& options) {
   const int largest =
       *std::max_element(options.batches.begin(), options.batches.end());
   const int tokens = std::max(options.context + options.steps, options.prefill);
-  const int64_t blocks =
-      largest * ((tokens + kKvBlockSize - 1) / kKvBlockSize + 1);
+  const int64_t blocks = BlocksFor(largest, tokens);
   const DType kv_dtype = KvDType(options.server, *runtime->ops);
   ASSIGN_OR_RETURN(KvPool pool,
                    KvPool::Create(runtime->model->config(), kv_dtype, blocks,

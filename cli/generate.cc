@@ -36,18 +36,22 @@ constexpr char kFooter[] =
     "  lorikeet generate --task story@2 --prompt 'Once' --temperature 0.8 "
     "--seed 7 --stream\n"
     "  lorikeet generate --task base --prompt 'Once' --logprobs 2 --output "
-    "json\n";
+    "json\n"
+    "  lorikeet generate --adapter story=0.7 --adapter rhyme=0.5 --prompt "
+    "'Once'\n";
 
 struct Flags {
   ServerFlags server;
   OutputFormat output = OutputFormat::kTable;
   std::string task;
+  std::vector<std::string> adapters;  // NAME[=SCALE]
   std::optional<std::string> prompt;
   std::vector<uint32_t> token_ids;
   bool stream = false;
   bool verbose = false;
   std::string request_id;
   int priority = 0;
+  std::string routing_key;
   bool parse_special_tokens = false;
   bool omit_special_tokens = false;
   std::optional<float> temperature;
@@ -73,11 +77,16 @@ struct Flags {
 };
 
 void AddPromptFlags(CLI::App& command, Flags* flags) {
-  command
-      .add_option("--task", flags->task,
+  CLI::Option_group* who = command.add_option_group("Who answers");
+  who->require_option(1);
+  who->add_option("--task", flags->task,
                   "Base model, adapter or alias, as NAME[@VERSION]")
-      ->type_name("NAME")
-      ->required();
+      ->type_name("NAME");
+  who->add_option("--adapter", flags->adapters,
+                  "Instead: an adapter and its strength, by default 1; may be "
+                  "given many times, they are summed")
+      ->type_name("NAME[=SCALE]")
+      ->allow_extra_args(false);
   CLI::Option* prompt =
       command.add_option("--prompt", flags->prompt, "The prompt");
   command
@@ -94,6 +103,9 @@ void AddPromptFlags(CLI::App& command, Flags* flags) {
   command.add_option("--request-id", flags->request_id,
                      "Name of the request in the server's log");
   command.add_option("--priority", flags->priority, "Smaller runs first");
+  command.add_option("--routing-key", flags->routing_key,
+                     "Who asks: a splitting alias gives the same key the same "
+                     "version");
 }
 
 void AddSamplingFlags(CLI::App& command, Flags* flags) {
@@ -252,11 +264,29 @@ void FillStop(const Flags& flags, v1::StopConditions* out) {
   out->set_include_stop_str_in_output(flags.include_stop);
 }
 
+absl::Status AddPart(const std::string& text, v1::GenerateRequest* out) {
+  const size_t equals = text.rfind('=');
+  v1::AdapterPart& part = *out->add_adapters();
+  part.set_name(text.substr(0, equals));
+  if (equals == std::string::npos) return absl::OkStatus();
+  float scale = 0;
+  if (!absl::SimpleAtof(text.substr(equals + 1), &scale)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--adapter ", Quote(text), " is not of the form NAME=SCALE"));
+  }
+  part.set_scale(scale);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::GenerateRequest> RequestFromFlags(const Flags& flags) {
   v1::GenerateRequest request;
   request.set_task(flags.task);
+  for (const std::string& text : flags.adapters) {
+    RETURN_IF_ERROR(AddPart(text, &request));
+  }
   request.set_request_id(flags.request_id);
   request.set_priority(flags.priority);
+  request.set_routing_key(flags.routing_key);
   request.set_parse_special_tokens(flags.parse_special_tokens);
   request.set_omit_special_tokens(flags.omit_special_tokens);
   if (!flags.token_ids.empty()) {
@@ -291,16 +321,31 @@ absl::Duration FromProto(const google::protobuf::Duration& d) {
   return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos());
 }
 
+std::string AdapterText(const std::string& name, uint32_t version,
+                        const std::string& revision) {
+  return absl::StrCat(Printable(ShortName(name)), "@", version, " (",
+                      revision.substr(0, 12), ")");
+}
+
+// Who answers.
+std::string AdaptersText(const v1::GenerationStarted& started) {
+  std::string text;
+  for (const v1::ResolvedAdapter& part : started.adapters()) {
+    absl::StrAppend(
+        &text, text.empty() ? "" : " + ", part.scale(), " x ",
+        AdapterText(part.adapter(), part.version(), part.revision()));
+  }
+  if (!text.empty()) return text;
+  if (started.adapter().empty()) return "base model";
+  return AdapterText(started.adapter(), started.adapter_version(),
+                     started.adapter_revision());
+}
+
 void PrintStarted(const v1::GenerationStarted& started) {
   std::fprintf(stderr, "[%s] %s  prompt %u tokens, %u cached\n",
                Printable(started.request_id()).c_str(),
-               started.adapter().empty()
-                   ? "base model"
-                   : absl::StrCat(Printable(ShortName(started.adapter())), "@",
-                                  started.adapter_version(), " (",
-                                  started.adapter_revision().substr(0, 12), ")")
-                         .c_str(),
-               started.prompt_tokens(), started.cached_tokens());
+               AdaptersText(started).c_str(), started.prompt_tokens(),
+               started.cached_tokens());
 }
 
 void PrintFinished(const v1::GenerationFinished& finished) {

@@ -5,8 +5,10 @@
 #include <cstdio>
 
 #include "cli/adapter.h"
+#include "cli/adapter_merge.h"
 #include "cli/adapter_verify.h"
 #include "cli/bench_engine.h"
+#include "cli/bench_limits.h"
 #include "cli/bench_serve.h"
 #include "cli/demo.h"
 #include "cli/generate.h"
@@ -46,11 +48,13 @@ int main(int argc, char** argv) {
   lorikeet::AddModelsCommand(app, &exit_code);
   CLI::App* adapter = lorikeet::AddAdapterCommands(app, &exit_code);
   lorikeet::AddAdapterVerifyCommand(*adapter, &exit_code);
+  lorikeet::AddAdapterMergeCommand(*adapter, &exit_code);
   lorikeet::AddTokenizeCommand(app, &exit_code);
   CLI::App* bench = app.add_subcommand("bench", "Measure what it costs");
   bench->require_subcommand(1);
   lorikeet::AddBenchServeCommand(*bench, &exit_code);
   lorikeet::AddBenchEngineCommand(*bench, &exit_code);
+  lorikeet::AddBenchLimitsCommand(*bench, &exit_code);
   lorikeet::AddDemoCommand(app, &exit_code);
   CLI11_PARSE(app, argc, argv);
   return exit_code;

@@ -189,9 +189,12 @@ absl::StatusOr<v1::Adapter> RpcClient::UploadAdapter(
     const v1::UploadAdapterRequest& first, const std::string& dir) {
   PosixFileSystem fs;
   std::vector<std::unique_ptr<MappedFile>> files;
-  const char* const kNames[] = {"adapter_config.json",
-                                "adapter_model.safetensors"};
-  for (const char* name : kNames) {
+  std::vector<std::string> names = {"adapter_config.json",
+                                    "adapter_model.safetensors"};
+  if (fs.FileExists(JoinPath(dir, "golden.jsonl"))) {
+    names.push_back("golden.jsonl");
+  }
+  for (const std::string& name : names) {
     ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file,
                      fs.Map(JoinPath(dir, name)));
     files.push_back(std::move(file));
@@ -207,7 +210,7 @@ absl::StatusOr<v1::Adapter> RpcClient::UploadAdapter(
       const absl::string_view piece = bytes.substr(at, kChunkBytes);
       v1::UploadAdapterRequest part;
       v1::FileChunk& chunk = *part.mutable_chunk();
-      chunk.set_file_name(kNames[i]);
+      chunk.set_file_name(names[i]);
       chunk.set_offset(at);
       chunk.set_data(piece.data(), piece.size());
       chunk.set_crc32c(Crc32c(piece));
@@ -251,6 +254,24 @@ absl::Status RpcClient::DeleteAlias(const v1::DeleteAliasRequest& request) {
   return impl_
       ->Call(impl_->adapters, &v1::AdapterService::Stub::DeleteAlias, request)
       .status();
+}
+
+absl::StatusOr<v1::Alias> RpcClient::PromoteAlias(
+    const v1::PromoteAliasRequest& request) {
+  return impl_->Call(impl_->adapters, &v1::AdapterService::Stub::PromoteAlias,
+                     request);
+}
+
+absl::StatusOr<v1::Alias> RpcClient::RollBackAlias(
+    const v1::RollBackAliasRequest& request) {
+  return impl_->Call(impl_->adapters, &v1::AdapterService::Stub::RollBackAlias,
+                     request);
+}
+
+absl::StatusOr<v1::ListAuditEntriesResponse> RpcClient::ListAuditEntries(
+    const v1::ListAuditEntriesRequest& request) {
+  return impl_->Call(impl_->adapters,
+                     &v1::AdapterService::Stub::ListAuditEntries, request);
 }
 
 absl::StatusOr<v1::GetServerInfoResponse> RpcClient::GetServerInfo() {

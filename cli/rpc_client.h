@@ -55,8 +55,8 @@ class RpcClient {
   absl::Status WatchAdapters(
       const v1::WatchAdaptersRequest& request,
       absl::FunctionRef<bool(const v1::WatchAdaptersResponse&)> on_event);
-  // Sends `first` (a header or an update) and then the adapter's two files
-  // from `dir` on this machine.
+  // Sends `first` (a header or an update) and then the adapter's files from
+  // `dir` on this machine.
   absl::StatusOr<v1::Adapter> UploadAdapter(
       const v1::UploadAdapterRequest& first, const std::string& dir);
   absl::StatusOr<v1::ListAdapterVersionsResponse> ListAdapterVersions(
@@ -66,6 +66,13 @@ class RpcClient {
   absl::StatusOr<v1::ListAliasesResponse> ListAliases(
       const std::string& parent);
   absl::Status DeleteAlias(const v1::DeleteAliasRequest& request);
+  absl::StatusOr<v1::Alias> PromoteAlias(
+      const v1::PromoteAliasRequest& request);
+  absl::StatusOr<v1::Alias> RollBackAlias(
+      const v1::RollBackAliasRequest& request);
+  // One page.
+  absl::StatusOr<v1::ListAuditEntriesResponse> ListAuditEntries(
+      const v1::ListAuditEntriesRequest& request);
 
   absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
 

@@ -176,11 +176,42 @@ absl::Status CheckUnknown(const JsonReader& reader) {
   return reader.Error(unknown.front(), "is not known");
 }
 
+// [{"name": "a", "scale": 0.5}, "b", ...]; a name alone has scale 1.
+absl::Status ReadAdapters(JsonReader& reader, GenerateInput* in) {
+  const Json* value = reader.Get("adapters");
+  if (value == nullptr) return absl::OkStatus();
+  if (!value->is_array() || value->items().empty()) {
+    return reader.Error("adapters",
+                        "is no list of objects with \"name\" and \"scale\"");
+  }
+  if (!in->task.empty()) {
+    return reader.Error("adapters", "cannot be given beside \"adapter\"");
+  }
+  for (const Json& item : value->items()) {
+    AdapterPart part;
+    if (item.is_string()) {
+      part.name = item.AsString();
+    } else if (item.is_object()) {
+      JsonReader fields(item, "adapters");
+      ASSIGN_OR_RETURN(part.name, fields.String("name", ""));
+      RETURN_IF_ERROR(ReadFloat(fields, "scale", &part.scale));
+      RETURN_IF_ERROR(CheckUnknown(fields));
+    } else {
+      return reader.Error(
+          "adapters", absl::StrCat("has the entry ", Escape(item.Dump(), 40),
+                                   ", expected an object"));
+    }
+    in->adapters.push_back(std::move(part));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<RunRequest> ParseRequest(const Json& object) {
   JsonReader reader(object, "request");
   RunRequest r;
   if (const Json* id = reader.Get("id")) r.id = *id;
   ASSIGN_OR_RETURN(r.input.task, reader.String("adapter", ""));
+  RETURN_IF_ERROR(ReadAdapters(reader, &r.input));
   RETURN_IF_ERROR(ReadPrompt(reader, &r.input));
   RETURN_IF_ERROR(ReadSampling(reader, &r.input.sampling));
   RETURN_IF_ERROR(ReadStopping(reader, &r.input.stop));

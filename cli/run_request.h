@@ -16,11 +16,12 @@
 
 namespace lorikeet {
 
-// {"id", "prompt" | "token_ids", "adapter", "max_tokens", sampling fields,
-//  "logprobs", "prompt_logprobs", "return_logits", ...}
+// {"id", "prompt" | "token_ids", "adapter" | "adapters", "max_tokens", sampling
+//  fields, "logprobs", "prompt_logprobs", "return_logits", ...}; "adapters" is
+//  [{"name", "scale"}, ...]
 struct RunRequest {
   Json id;              // as given; or null
-  GenerateInput input;  // task "" = base model
+  GenerateInput input;  // neither task nor adapters = base model
 };
 
 // {"op": "load" | "unload" | "update" | "barrier", "adapter": NAME,

@@ -52,7 +52,7 @@ struct RunSession::Answer {
   RunRequest request;
   // Null before Submit. Held until the end: the engine may still hold it too.
   std::shared_ptr<TokenStream> stream;
-  std::optional<AdapterKey> adapter;  // nullopt = base model
+  std::vector<GenerationAdapter> adapters;  // empty = base model
   bool done = false;
   bool failed = false;
   StartedEvent started;
@@ -109,7 +109,11 @@ struct RunSession::Answer {
       }
       out.Set("candidates", std::move(list));
     }
-    if (adapter.has_value()) out.Set("adapter", adapter->ToString());
+    if (!request.input.adapters.empty()) {
+      out.Set("adapters", AdaptersJson());
+    } else if (!adapters.empty()) {
+      out.Set("adapter", adapters[0].key.ToString());
+    }
     if (request.input.output.return_logits) {
       Json logits = Json::Array();
       for (const float v : started.logits) logits.Append(v);
@@ -120,6 +124,17 @@ struct RunSession::Answer {
     }
     out.Set("usage", UsageJson());
     return out;
+  }
+
+  Json AdaptersJson() const {
+    Json list = Json::Array();
+    for (const GenerationAdapter& adapter : adapters) {
+      Json part = Json::Object();
+      part.Set("name", adapter.key.ToString());
+      part.Set("scale", adapter.scale);
+      list.Append(std::move(part));
+    }
+    return list;
   }
 
   Json UsageJson() const {
@@ -172,7 +187,10 @@ RunSession::RunSession(Runtime& runtime, std::optional<uint64_t> admit_seed,
   // Offline an absent field means greedy, whatever generation_config.json says.
   model_.sampling = SamplingDefaults{};
   service_ = std::make_unique<GenerateService>(
-      model_, runtime.tokenizer.get(), *runtime.adapters, *runtime.engine);
+      model_, runtime.tokenizer.get(), *runtime.adapters, *runtime.engine,
+      /*monitor=*/nullptr);
+  gate_ = std::make_unique<GoldenGate>(model_, runtime.tokenizer.get(),
+                                       *runtime.engine, runtime.clock);
 }
 
 RunSession::~RunSession() {
@@ -183,7 +201,9 @@ RunSession::~RunSession() {
 
 absl::Status RunSession::AddAdapter(const std::string& name,
                                     const std::string& path) {
-  return Annotate(RegisterFromCommandLine(*runtime_.adapters, name, path),
+  // With --admit-seed nothing runs before all requests are there.
+  GoldenGate* const gate = admit_seed_.has_value() ? nullptr : gate_.get();
+  return Annotate(RegisterFromCommandLine(*runtime_.adapters, gate, name, path),
                   absl::StrCat("adapter ", Quote(name), " from ", Quote(path)));
 }
 
@@ -217,7 +237,8 @@ void RunSession::SubmitWaiting() {
 }
 
 void RunSession::Submit(Answer& answer) {
-  if (answer.request.input.task.empty()) answer.request.input.task = model_.id;
+  GenerateInput& input = answer.request.input;
+  if (input.task.empty() && input.adapters.empty()) input.task = model_.id;
   absl::StatusOr<Generation> generation =
       service_->Generate(answer.request.input);
   if (absl::IsResourceExhausted(generation.status())) {
@@ -228,7 +249,7 @@ void RunSession::Submit(Answer& answer) {
   }
   if (!generation.ok()) return Fail(answer, generation.status());
   answer.stream = generation->stream;
-  answer.adapter = generation->adapter;
+  answer.adapters = generation->adapters;
   ++num_active_;
   answer.stream->SetCallback(
       [notifier = notifier_.get(), &answer] { notifier->Add(&answer); });
@@ -260,8 +281,10 @@ absl::Status RunSession::CarryOut(const RunOp& op) {
 
 bool RunSession::HasActive(const std::string& adapter) const {
   return std::any_of(answers_.begin(), answers_.end(), [&](const auto& a) {
-    return a->stream != nullptr && !a->done && a->adapter.has_value() &&
-           a->adapter->name == adapter;
+    return a->stream != nullptr && !a->done &&
+           std::ranges::any_of(a->adapters, [&](const GenerationAdapter& g) {
+             return g.key.name == adapter;
+           });
   });
 }
 

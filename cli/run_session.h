@@ -21,6 +21,7 @@
 #include "cli/run_request.h"
 #include "server/engine/engine.h"
 #include "server/frontend/generate_service.h"
+#include "server/frontend/golden_gate.h"
 #include "server/runtime.h"
 
 namespace lorikeet {
@@ -66,6 +67,7 @@ class RunSession {
   std::FILE* const out_;
   ModelInfo model_;
   std::unique_ptr<GenerateService> service_;
+  std::unique_ptr<GoldenGate> gate_;
   std::unique_ptr<Notifier> notifier_;
   std::vector<std::unique_ptr<Answer>> answers_;  // in input order
   std::vector<Answer*> waiting_;

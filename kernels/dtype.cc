@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "base/check.h"
+
 namespace lorikeet {
 
 uint16_t BF16FromFloat(float value) {
@@ -45,6 +47,7 @@ uint16_t F16FromFloat(float value) {
 
 float LoadElement(DType dtype, const void* data, int64_t index) {
   if (dtype == DType::kF32) return static_cast<const float*>(data)[index];
+  CHECK(dtype != DType::kI8);
   const uint16_t bits = static_cast<const uint16_t*>(data)[index];
   return dtype == DType::kBF16 ? FloatFromBF16(bits) : FloatFromF16(bits);
 }
@@ -54,6 +57,7 @@ void StoreElement(DType dtype, void* data, int64_t index, float value) {
     static_cast<float*>(data)[index] = value;
     return;
   }
+  CHECK(dtype != DType::kI8);
   static_cast<uint16_t*>(data)[index] =
       dtype == DType::kBF16 ? BF16FromFloat(value) : F16FromFloat(value);
 }

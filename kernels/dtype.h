@@ -11,16 +11,18 @@
 
 namespace lorikeet {
 
-enum class DType : uint8_t { kF32, kBF16, kF16 };
+// kI8 exists only in packed form, with its scales; see block_int8.h.
+enum class DType : uint8_t { kF32, kBF16, kF16, kI8 };
 
-// Returns 4 or 2.
+// Of one element: 4, 2 or 1.
 constexpr int64_t SizeBytes(DType dtype) {
-  return dtype == DType::kF32 ? 4 : 2;
+  return dtype == DType::kF32 ? 4 : dtype == DType::kI8 ? 1 : 2;
 }
 
-// Returns "f32", "bf16" or "f16".
+// Returns "f32", "bf16", "f16" or "int8".
 constexpr const char* Name(DType dtype) {
-  return dtype == DType::kF32 ? "f32" : dtype == DType::kBF16 ? "bf16" : "f16";
+  constexpr const char* kNames[] = {"f32", "bf16", "f16", "int8"};
+  return kNames[static_cast<int>(dtype)];
 }
 
 inline float FloatFromBF16(uint16_t bits) {
@@ -30,7 +32,7 @@ uint16_t BF16FromFloat(float value);
 float FloatFromF16(uint16_t bits);
 uint16_t F16FromFloat(float value);
 
-// Reads or writes element `index` of an array of `dtype`.
+// Reads or writes element `index` of an array of `dtype`. REQUIRES: not kI8.
 float LoadElement(DType dtype, const void* data, int64_t index);
 void StoreElement(DType dtype, void* data, int64_t index, float value);
 

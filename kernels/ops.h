@@ -3,16 +3,20 @@
 //
 // Activations x, y are f32. Tensors, norms, biases, cos, sin and the cache lie
 // in the backend's memory (see Allocate): for host backends anywhere. Tokens,
-// sequences, parameters and results lie on the host; a result is there after
-// Stream::Sync. Weights carry their own dtype. Operators enqueue on a stream
-// and return void; a wrong shape is a programmer's error (CHECK). Zero rows is
-// a no-op. x and y must not alias unless the paragraph says so.
+// sequences, parameters, results and the vectors of a LoraSlot lie on the host;
+// a result is there after Stream::Sync. Weights carry their own dtype.
+// Operators enqueue on a stream and return void; a wrong shape is a
+// programmer's error (CHECK). Zero rows is a no-op. x and y must not alias
+// unless the paragraph says so.
 //
 // The order of arithmetic is part of the contract of the cpu backend:
 //   Gemm       each output is one f32 FMA chain over ascending k, from 0, then
-//              the bias is added
+//              the bias is added; int8 weights: the chain runs over blocks of
+//              32, whose inner sums are integers
 //   LoraShrink k in pieces of 512, each one chain per lane, combined in order
 //   LoraExpand one chain over ascending r, from 0; then y += s * chain
+//   linear     Gemm, bias, LoraExpand of each term; where the row's adapter has
+//              a gain: Gemm, LoraExpand, then y = gain * y + bias in one FMA
 //   attention  keys in tiles of 32 aligned to absolute position 0, online
 //              softmax per tile, splits of 256 positions merged in order
 // so a row's result does not depend on the batch, on chunking or on threads.
@@ -31,9 +35,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "base/token.h"
 #include "kernels/lora_batch.h"
 #include "kernels/memory.h"
+#include "kernels/packed_weight.h"
 #include "kernels/paged_kv.h"
 #include "kernels/sampling.h"
 #include "kernels/stream.h"
@@ -41,22 +47,12 @@
 
 namespace lorikeet {
 
-// W [out_dim, in_dim] as a backend keeps it, in its own dtype. Immutable.
-class PackedWeight {
- public:
-  virtual ~PackedWeight() = default;
-  virtual int64_t out_dim() const = 0;
-  virtual int64_t in_dim() const = 0;
-  virtual DType dtype() const = 0;
-  virtual int64_t size_bytes() const = 0;
-};
-
 // One linear of a group: y[:, 0:out) = x W^T + b (+ LoRA).
 struct LinearPart {
-  LinearId id;                           // look-up key of LoRA terms
+  LinearId id;                           // look-up key of what adapters change
   const PackedWeight* weight = nullptr;  // [out_dim, in_dim]
   const float* bias = nullptr;           // [out_dim] or null
-  bool adaptable = true;                 // false: lm_head, id is not used
+  bool adaptable = true;                 // false: id is not used
 };
 
 // What follows the linears of a group, row by row.
@@ -66,6 +62,8 @@ struct RopeKvAppend {
   const float* sin = nullptr;
   const float* q_norm = nullptr;  // [head_dim] RMSNorm per head first, or null
   const float* k_norm = nullptr;
+  NormId q_norm_id;  // look-up keys of what adapters change
+  NormId k_norm_id;
   float eps = 0;
   PagedKvView kv;
   std::span<const SequenceRows> sequences;
@@ -88,7 +86,14 @@ struct Epilogue {
   const RopeKvAppend* rope = nullptr;  // kRopeKvAppend
   Tensor residual;                     // kResidual*: [rows, out_dim]
   const float* norm_weight = nullptr;  // kResidualRmsNorm
+  NormId norm_id;                      // kResidualRmsNorm, as RopeKvAppend's
   float eps = 0;                       // kResidualRmsNorm
+};
+
+// One low-rank part of merged weights.
+struct MergeTerm {
+  const PackedLora* weights = nullptr;
+  float scale = 0;
 };
 
 class Ops {
@@ -121,13 +126,29 @@ class Ops {
   // ---- packing -------------------------------------------------------------
 
   // Copies `w` [out_dim, in_dim] (any dtype) into the backend's layout as
-  // `dtype`; narrowing rounds to nearest even. A list of `rows` blocks of one
-  // matrix is packed one beside the other.
+  // `dtype`; narrowing rounds to nearest even, kI8 quantizes (block_int8.h).
+  // A backend with one dtype only rounds to that; REQUIRES: it has kI8.
   virtual std::unique_ptr<PackedWeight> PackWeight(ConstTensor w,
                                                    DType dtype) = 0;
+  // Names the form of packed_bytes(); changes when it does. Empty: none.
+  virtual std::string PackedLayout() const { return ""; }
+  // A weight from its packed_bytes(), which are copied. Null if their number
+  // does not fit or the backend does not offer that.
+  virtual std::unique_ptr<PackedWeight> RestoreWeight(int64_t out_dim,
+                                                      int64_t in_dim,
+                                                      DType dtype,
+                                                      absl::string_view bytes);
   // Copies A [rank, in_dim] and B [out_dim, rank], each kept as its own dtype.
   virtual std::unique_ptr<PackedLora> PackLora(ConstTensor a,
                                                ConstTensor b) = 0;
+
+  // out [n, in_dim] f32 = rows row_begin, ... of W + sum_i scale_i B_i A_i, to
+  // host memory: per term delta = one f32 FMA chain over ascending r from 0,
+  // then row += scale * delta in one FMA. Without terms it is W as stored. On
+  // the calling thread, any thread, as packing.
+  virtual void MergeRows(const PackedWeight& w,
+                         std::span<const MergeTerm> terms, int64_t row_begin,
+                         Tensor out) const = 0;
 
   // ---- primitive operators -------------------------------------------------
 
@@ -193,6 +214,21 @@ class Ops {
   virtual void LoraExpand(LinearId id, const LoraBatch& lora, const float* v,
                           Tensor y, Stream& stream) = 0;
 
+  // Shrink of one-hot rows, for an embedding: v[t, 0:rank) = A[:, tokens[t]],
+  // with the layout of LoraShrink. REQUIRES: 0 <= tokens[t] < in_dim.
+  virtual void LoraLookup(LinearId id, const LoraBatch& lora,
+                          std::span<const Token> tokens, float* v,
+                          Stream& stream) = 0;
+
+  // y[i, j] = gain[j] * y[i, j] + bias[j], one FMA. bias may be null: a
+  // product.
+  virtual void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                            Stream& stream) = 0;
+
+  // y[:, cols[j]] = x[:, j]; cols ascend.
+  virtual void ScatterColumns(ConstTensor x, std::span<const int32_t> cols,
+                              Tensor y, Stream& stream) = 0;
+
   // Chooses one token per row of logits [rows, vocab]; logits may be
   // overwritten. out[i].top is filled as params[i].num_logprobs says.
   virtual void Sample(Tensor logits, std::span<const SamplingRow> params,
@@ -206,6 +242,10 @@ class Ops {
 
   // ---- group operators -----------------------------------------------------
 
+  // A hint: the group after the next one reads these weights. A backend may
+  // bring them nearer while it waits for something else.
+  virtual void WillRead(std::span<const LinearPart>) {}
+
   // The linears of one input together: x [rows, in] -> parts (+ LoRA of each)
   // -> epilogue -> out. The default composes the primitives above; backends
   // override it with fused code that gives the same bits as their own
@@ -213,6 +253,19 @@ class Ops {
   virtual void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                            const LoraBatch& lora, const Epilogue& epilogue,
                            Tensor out, Stream& stream);
+
+  // Embed, with what the rows' adapters change of kEmbedTokens: their own
+  // table, replaced rows, then the low-rank part, then the gain. The default
+  // composes the primitives above.
+  virtual void EmbedGroup(const PackedWeight& table,
+                          std::span<const Token> tokens, const LoraBatch& lora,
+                          Tensor y, Stream& stream);
+
+  // RmsNorm, with the weights that the rows' adapters have for `id`. x may be
+  // y. `heads` > 1: x and weights are those of [rows * heads, cols / heads].
+  virtual void NormGroup(ConstTensor x, NormId id, const float* weight,
+                         float eps, const LoraBatch& lora, int64_t heads,
+                         Tensor y, Stream& stream);
 };
 
 // Where v of (segment, term, row) begins for one linear: terms that adapt the

@@ -8,11 +8,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "base/check.h"
+#include "base/mutex.h"
 #include "kernels/dtype.h"
 
 namespace lorikeet {
@@ -74,13 +75,10 @@ struct ConstTensor {
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t size_bytes) : size_bytes_(size_bytes) {
-    if (size_bytes == 0) return;
-    const size_t rounded = (static_cast<size_t>(size_bytes) + 63) / 64 * 64;
-    data_.reset(static_cast<char*>(std::aligned_alloc(64, rounded)));
-    CHECK(data_ != nullptr);
-    std::memset(data_.get(), 0, rounded);
-  }
+  explicit Buffer(int64_t size_bytes);
+  Buffer(Buffer&&) = default;
+  Buffer& operator=(Buffer&&) = default;
+
   char* data() const { return data_.get(); }
   int64_t size_bytes() const { return size_bytes_; }
   template <typename T>
@@ -89,12 +87,37 @@ class Buffer {
   }
 
  private:
-  struct Free {
-    void operator()(char* p) const { std::free(p); }
-  };
-  std::unique_ptr<char, Free> data_;
+  friend class Arena;
+  Buffer(std::shared_ptr<char> data, int64_t size_bytes)
+      : data_(std::move(data)), size_bytes_(size_bytes) {}
+
+  std::shared_ptr<char> data_;  // shared with neighbours in an arena
   int64_t size_bytes_ = 0;
 };
+
+// Cuts buffers that live and die together out of large chunks, so that many
+// small ones share huge pages: a matrix of 1 MB alone would lie on 4 KB pages,
+// and streaming it is then limited by misses of the TLB. The memory of a chunk
+// is given back when all its buffers are gone.
+//
+// Thread-safe.
+class Arena {
+ public:
+  explicit Arena(int64_t chunk_bytes) : chunk_bytes_(chunk_bytes) {}
+  Buffer Allocate(int64_t size_bytes);
+
+ private:
+  const int64_t chunk_bytes_;
+  Mutex mutex_;
+  std::shared_ptr<char> chunk_ ABSL_GUARDED_BY(mutex_);
+  int64_t used_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t size_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// Whether large buffers and arenas ask for huge pages; on at first. A hint: the
+// kernel may have none. Concerns the whole process, as malloc does.
+// Thread-safe.
+void SetHugePages(bool wanted);
 
 }  // namespace lorikeet
 

@@ -10,6 +10,7 @@
 
 #include "model/forward.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -75,13 +76,46 @@ LinearPart Part(const LayerWeights& weights,
           vectors.biases[i]};
 }
 
-Epilogue ResidualRmsNorm(Tensor residual, const float* weight, float eps) {
+std::array<LinearPart, 3> Qkv(const LayerWeights& weights,
+                              const ResidentVectors::Layer& vectors,
+                              int64_t layer) {
+  return {Part(weights, vectors, layer, Projection::kQ),
+          Part(weights, vectors, layer, Projection::kK),
+          Part(weights, vectors, layer, Projection::kV)};
+}
+
+Epilogue ResidualRmsNorm(Tensor residual, NormId id, const float* weight,
+                         float eps) {
   Epilogue epilogue;
   epilogue.kind = Epilogue::Kind::kResidualRmsNorm;
   epilogue.residual = residual;
+  epilogue.norm_id = id;
   epilogue.norm_weight = weight;
   epilogue.eps = eps;
   return epilogue;
+}
+
+// Returns the segments of `lora` that change lm_head, as ranges of logit rows.
+LoraBatch LogitSegments(const LoraBatch& lora,
+                        std::span<const int32_t> logit_rows) {
+  const LinearId id = LinearId::LmHead();
+  const auto index_of = [&](int32_t row) {
+    return static_cast<int32_t>(std::ranges::lower_bound(logit_rows, row) -
+                                logit_rows.begin());
+  };
+  LoraBatch result;
+  for (const LoraSegment& segment : lora.segments) {
+    const bool changes =
+        std::ranges::any_of(segment.terms, [id](const LoraTerm& term) {
+          return term.slot->Find(id) != nullptr ||
+                 term.slot->FindOverride(id) != nullptr;
+        });
+    if (!changes) continue;
+    const int32_t begin = index_of(segment.row_begin);
+    const int32_t end = index_of(segment.row_end);
+    if (begin < end) result.segments.push_back({begin, end, segment.terms});
+  }
+  return result;
 }
 
 }  // namespace
@@ -159,17 +193,24 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
   if (!status_.ok()) return Tensor::F32(nullptr, 0, config.vocab_size);
   w.FillAngles(batch.sequences, cos, sin, ops_, stream);
 
-  ops_.Embed(model_.embedding(), batch.tokens, residual, stream);
-  ops_.RmsNorm(residual, w.vectors.layer(0).input_norm, eps, x, stream);
+  ops_.EmbedGroup(model_.embedding(), batch.tokens, batch.lora, residual,
+                  stream);
+  ops_.NormGroup(residual, {0, NormId::Kind::kInput},
+                 w.vectors.layer(0).input_norm, eps, batch.lora, /*heads=*/1, x,
+                 stream);
 
+  const LinearPart lm_head{LinearId::LmHead(), &model_.lm_head()};
   for (int64_t i = 0; i < config.num_layers; ++i) {
     const LayerWeights& layer = model_.layer(i);
     const PagedKvView kv = pool_.layer(i);
     const int64_t window = config.sliding_window[static_cast<size_t>(i)];
     const ResidentVectors::Layer& vectors = w.vectors.layer(i);
+    const int32_t index = static_cast<int32_t>(i);
     const bool is_last = i + 1 == config.num_layers;
     const float* const next_norm =
         is_last ? w.vectors.final_norm() : w.vectors.layer(i + 1).input_norm;
+    const NormId next_norm_id =
+        is_last ? NormId::Final() : NormId{index + 1, NormId::Kind::kInput};
     const auto part = [&](Projection p) { return Part(layer, vectors, i, p); };
 
     RopeKvAppend rope;
@@ -177,40 +218,50 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     rope.sin = sin.f32(0);
     rope.q_norm = vectors.q_norm;
     rope.k_norm = vectors.k_norm;
+    rope.q_norm_id = {index, NormId::Kind::kQ};
+    rope.k_norm_id = {index, NormId::Kind::kK};
     rope.eps = eps;
     rope.kv = kv;
     rope.sequences = batch.sequences;
     Epilogue rope_kv_append;
     rope_kv_append.kind = Epilogue::Kind::kRopeKvAppend;
     rope_kv_append.rope = &rope;
-    const std::array qkv = {part(Projection::kQ), part(Projection::kK),
-                            part(Projection::kV)};
+    const std::array qkv = Qkv(layer, vectors, i);
+    const std::array o = {part(Projection::kO)};
+    ops_.WillRead(o);
     ops_.LinearGroup(x, qkv, batch.lora, rope_kv_append, q, stream);
 
     ops_.PagedAttention(q, kv, batch.sequences, scale, window, attention,
                         stream);
 
-    const std::array o = {part(Projection::kO)};
-    ops_.LinearGroup(attention, o, batch.lora,
-                     ResidualRmsNorm(residual, vectors.post_norm, eps), x,
-                     stream);
+    const std::array gate_up = {part(Projection::kGate), part(Projection::kUp)};
+    ops_.WillRead(gate_up);
+    ops_.LinearGroup(
+        attention, o, batch.lora,
+        ResidualRmsNorm(residual, {index, NormId::Kind::kPostAttention},
+                        vectors.post_norm, eps),
+        x, stream);
 
     Epilogue silu_mul;
     silu_mul.kind = Epilogue::Kind::kSiluMul;
-    const std::array gate_up = {part(Projection::kGate), part(Projection::kUp)};
+    const std::array down = {part(Projection::kDown)};
+    ops_.WillRead(down);
     ops_.LinearGroup(x, gate_up, batch.lora, silu_mul, mlp, stream);
 
-    const std::array down = {part(Projection::kDown)};
+    if (is_last) {
+      ops_.WillRead(std::span(&lm_head, 1));
+    } else {
+      ops_.WillRead(Qkv(model_.layer(i + 1), w.vectors.layer(i + 1), i + 1));
+    }
     ops_.LinearGroup(mlp, down, batch.lora,
-                     ResidualRmsNorm(residual, next_norm, eps), x, stream);
+                     ResidualRmsNorm(residual, next_norm_id, next_norm, eps), x,
+                     stream);
   }
 
   if (logit_rows == 0) return logits;
   ops_.GatherRows(x, batch.logit_rows, last, stream);
-  LinearPart lm_head;
-  lm_head.weight = &model_.lm_head();
-  lm_head.adaptable = false;
-  ops_.LinearGroup(last, std::span(&lm_head, 1), LoraBatch(), Epilogue(),
+  ops_.LinearGroup(last, std::span(&lm_head, 1),
+                   LogitSegments(batch.lora, batch.logit_rows), Epilogue(),
                    logits, stream);
   return logits;
 }

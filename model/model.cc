@@ -16,6 +16,8 @@ int64_t Model::in_dim(Projection p) const {
       return config_.q_dim();
     case Projection::kDown:
       return config_.intermediate_size;
+    case Projection::kEmbedTokens:
+      return config_.vocab_size;
     default:
       return config_.hidden_size;
   }
@@ -31,6 +33,8 @@ int64_t Model::out_dim(Projection p) const {
     case Projection::kGate:
     case Projection::kUp:
       return config_.intermediate_size;
+    case Projection::kLmHead:
+      return config_.vocab_size;
     default:
       return config_.hidden_size;
   }

@@ -27,6 +27,8 @@ struct ModelOptions {
   std::optional<DType> dtype;  // nullopt = auto: as each tensor in the file
   bool dummy_weights = false;  // --load-format dummy: random, from config alone
   uint64_t dummy_seed = 0;
+  // Where quantized weights are kept for the next start; "" = nowhere.
+  std::string cache_dir;
   // Called with (bytes done, bytes in all) while weights are read. May be null.
   std::function<void(int64_t, int64_t)> progress;
 };

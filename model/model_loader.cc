@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -21,6 +23,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "base/thread_pool.h"
+#include "kernels/block_int8.h"
 
 namespace lorikeet {
 namespace {
@@ -61,6 +64,20 @@ absl::string_view OutField(Projection p) {
 absl::string_view InField(Projection p) {
   if (p == Projection::kO) return "num_attention_heads * head_dim";
   return p == Projection::kDown ? "intermediate_size" : "hidden_size";
+}
+
+// Whether int8 can hold the numbers: the scale of a block is an f16.
+absl::Status CheckRange(const std::string& name, ConstTensor tensor) {
+  for (int64_t i = 0; i < tensor.rows; ++i) {
+    for (int64_t j = 0; j < tensor.cols; ++j) {
+      const float value = tensor.At(i, j);
+      if (std::abs(value) <= kInt8MaxWeight) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tensor ", Quote(name), " has ", value, " at [", i, ", ", j,
+          "]; --dtype int8 holds magnitudes up to ", kInt8MaxWeight));
+    }
+  }
+  return absl::OkStatus();
 }
 
 std::string BytesOfShape(const std::vector<int64_t>& shape) {
@@ -119,6 +136,11 @@ int64_t ModelLoader::Target::size() const {
   int64_t size = 1;
   for (int64_t dim : shape) size *= dim;
   return size;
+}
+
+int64_t ModelLoader::Target::StoredBytes(DType dtype) const {
+  if (dtype == DType::kI8) return Int8Bytes(shape[0], shape[1]);
+  return size() * SizeBytes(dtype);
 }
 
 bool ModelLoader::Target::is_norm() const {
@@ -278,8 +300,7 @@ absl::Status ModelLoader::RefuseUnexpected(const Checkpoint& checkpoint) const {
 absl::Status ModelLoader::CheckMemory() const {
   uint64_t needed = 0;
   for (const Target& target : targets_) {
-    needed +=
-        static_cast<uint64_t>(target.size() * SizeBytes(StorageOf(target)));
+    needed += static_cast<uint64_t>(target.StoredBytes(StorageOf(target)));
   }
   const uint64_t available = PhysicalMemoryBytes();
   if (available == 0 || needed <= available) return absl::OkStatus();
@@ -303,17 +324,74 @@ absl::Status ModelLoader::LoadCheckpoint() {
   RETURN_IF_ERROR(FindSources(*checkpoint));
   RETURN_IF_ERROR(RefuseUnexpected(*checkpoint));
   RETURN_IF_ERROR(CheckMemory());
-  // SHA-256 is one chain: it has a thread for itself beside the packing, which
-  // reads the same pages in the same order.
   absl::Status status;
-  {
-    const BackgroundThread hasher(
-        "hash", [&] { model_->fingerprint_ = HashSources(); });
-    status = ForEachTarget(
-        [this](const Target& target) { return LoadTarget(target); });
+  if (options_.dtype != DType::kI8 || options_.cache_dir.empty() ||
+      ops_.PackedLayout().empty()) {
+    status = LoadSources();
+  } else {
+    WeightCache cache(fs_, options_.cache_dir, *options_.dtype,
+                      ops_.PackedLayout());
+    status = LoadCached(cache);
+    if (!status.ok()) {
+      status = LoadSources();
+      if (status.ok()) WriteCache(cache);
+    }
   }
   for (Target& target : targets_) target.source = nullptr;
   return status;
+}
+
+absl::Status ModelLoader::LoadCached(WeightCache& cache) {
+  if (!cache.HasAny()) return absl::NotFoundError("nothing is cached");
+  model_->fingerprint_ = HashSources();
+  absl::Status status = cache.Open(model_->fingerprint_);
+  if (absl::IsNotFound(status)) return status;
+  if (status.ok()) {
+    status = ForEachTarget([&](const Target& target) {
+      return target.matrix == nullptr ? LoadTarget(target)
+                                      : RestoreTarget(target, cache);
+    });
+  }
+  if (!status.ok()) {
+    has_failed_ = false;
+    Log(LogLevel::kWarning, "cached weights are not used; quantizing again",
+        {{"reason", std::string(status.message())}});
+  }
+  return status;
+}
+
+absl::Status ModelLoader::RestoreTarget(const Target& target,
+                                        const WeightCache& cache) const {
+  ASSIGN_OR_RETURN(const absl::string_view bytes,
+                   cache.Find(target.name, target.shape[0], target.shape[1]));
+  *target.matrix = ops_.RestoreWeight(target.shape[0], target.shape[1],
+                                      StorageOf(target), bytes);
+  if (*target.matrix != nullptr) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("tensor ", Quote(target.name),
+                                          " has ", bytes.size(), " bytes"));
+}
+
+// A cache that cannot be written is no reason not to serve.
+void ModelLoader::WriteCache(WeightCache& cache) const {
+  std::vector<WeightCache::Entry> entries;
+  for (const Target& target : targets_) {
+    if (target.matrix != nullptr) {
+      entries.push_back({target.name, target.matrix->get()});
+    }
+  }
+  const absl::Status status = cache.Write(model_->fingerprint_, entries);
+  if (status.ok()) return;
+  Log(LogLevel::kWarning, "quantized weights are not kept for the next start",
+      {{"reason", std::string(status.message())}});
+}
+
+absl::Status ModelLoader::LoadSources() {
+  // SHA-256 is one chain: it has a thread for itself beside the packing, which
+  // reads the same pages in the same order.
+  const BackgroundThread hasher("hash",
+                                [&] { model_->fingerprint_ = HashSources(); });
+  return ForEachTarget(
+      [this](const Target& target) { return LoadTarget(target); });
 }
 
 absl::Status ModelLoader::LoadTarget(const Target& target) const {
@@ -329,7 +407,11 @@ absl::Status ModelLoader::LoadTarget(const Target& target) const {
                      " is NaN or infinite at ", place));
   }
   if (target.matrix != nullptr) {
-    *target.matrix = ops_.PackWeight(*tensor, StorageOf(target));
+    const DType dtype = StorageOf(target);
+    if (dtype == DType::kI8) {
+      RETURN_IF_ERROR(Annotate(CheckRange(target.name, *tensor), file));
+    }
+    *target.matrix = ops_.PackWeight(*tensor, dtype);
     return absl::OkStatus();
   }
   target.vector->resize(static_cast<size_t>(tensor->cols));
@@ -347,7 +429,8 @@ void ModelLoader::LoadDummy() {
     largest = std::max(largest, target.size());
     dtype = StorageOf(target);
   }
-  const DummySource source(dtype, largest, options_.dummy_seed);
+  const DType source_dtype = dtype == DType::kI8 ? DType::kBF16 : dtype;
+  const DummySource source(source_dtype, largest, options_.dummy_seed);
   const absl::Status status = ForEachTarget([&](const Target& target) {
     if (target.matrix == nullptr) {
       target.vector->assign(static_cast<size_t>(target.size()),
@@ -374,7 +457,7 @@ absl::Status ModelLoader::ForEachTarget(
     const std::function<absl::Status(const Target&)>& load) {
   int64_t total_bytes = 0;
   for (const Target& target : targets_) {
-    total_bytes += target.size() * SizeBytes(StorageOf(target));
+    total_bytes += target.StoredBytes(StorageOf(target));
   }
   std::vector<absl::Status> results(targets_.size());
   std::atomic<size_t> next = 0;
@@ -387,7 +470,7 @@ absl::Status ModelLoader::ForEachTarget(
       if (!results[i].ok()) has_failed_ = true;
       if (options_.progress == nullptr) continue;
       const MutexLock lock(&progress_mutex);
-      done_bytes += targets_[i].size() * SizeBytes(StorageOf(targets_[i]));
+      done_bytes += targets_[i].StoredBytes(StorageOf(targets_[i]));
       options_.progress(done_bytes, total_bytes);
     }
   };
@@ -417,7 +500,7 @@ Digest ModelLoader::HashSources() const {
 }
 
 void ModelLoader::CountBytes() {
-  int64_t by_dtype[3] = {};
+  int64_t by_dtype[4] = {};
   for (const Target& target : targets_) {
     if (target.matrix != nullptr) {
       const PackedWeight& w = **target.matrix;
@@ -427,9 +510,9 @@ void ModelLoader::CountBytes() {
           target.size() * SizeBytes(DType::kF32);
     }
   }
-  model_->weight_bytes_ = by_dtype[0] + by_dtype[1] + by_dtype[2];
+  model_->weight_bytes_ = std::accumulate(by_dtype, by_dtype + 4, int64_t{0});
   model_->dtype_ =
-      static_cast<DType>(std::max_element(by_dtype, by_dtype + 3) - by_dtype);
+      static_cast<DType>(std::max_element(by_dtype, by_dtype + 4) - by_dtype);
 }
 
 }  // namespace lorikeet

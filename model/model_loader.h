@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "model/checkpoint.h"
 #include "model/model.h"
+#include "model/weight_cache.h"
 
 namespace lorikeet {
 
@@ -41,6 +42,7 @@ class ModelLoader {
     const CheckpointTensor* source = nullptr;  // null with dummy weights
 
     int64_t size() const;
+    int64_t StoredBytes(DType dtype) const;
     bool is_norm() const;
   };
   class DummySource;
@@ -54,8 +56,14 @@ class ModelLoader {
   DType StorageOf(const Target& target) const;
 
   absl::Status LoadCheckpoint();
+  // From the cache of quantized weights, if it has them.
+  absl::Status LoadCached(WeightCache& cache);
+  absl::Status LoadSources();
+  void WriteCache(WeightCache& cache) const;
   void LoadDummy();
   absl::Status LoadTarget(const Target& target) const;
+  absl::Status RestoreTarget(const Target& target,
+                             const WeightCache& cache) const;
   // Calls `load` for every target, on all cores, and reports progress. Returns
   // the error of the first target in order.
   absl::Status ForEachTarget(

@@ -195,6 +195,8 @@ bool RowHasNonFinite(ConstTensor t, int64_t row) {
     case DType::kF16:
       return HasNonFinite<uint16_t>(reinterpret_cast<const uint16_t*>(data),
                                     t.cols, 0x7c00u);
+    case DType::kI8:
+      CHECK(false && "no tensor of a file is int8");
   }
   return false;
 }

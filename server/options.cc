@@ -95,8 +95,15 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
       ->check(CLI::IsMember(DeviceNames()))
       ->capture_default_str();
   app.add_option("--dtype", o->dtype,
-                 "Storage of the base weights; auto = as in the file")
-      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32"}))
+                 "Storage of the base weights; auto = as in the file; int8 = "
+                 "quantized by blocks of 32 at load")
+      ->check(CLI::IsMember({"auto", "bf16", "f16", "f32", "int8"}))
+      ->capture_default_str();
+  app.add_option(
+         "--compute-dtype", o->compute_dtype,
+         "bf16 = round inputs of bf16 weights to bf16 and use the CPU's "
+         "bf16 dot products: faster prefill, less exact")
+      ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
   app.add_option("--load-format", o->load_format,
                  "dummy = random weights from config.json alone, for timing")
@@ -113,6 +120,10 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
   app.add_option("--threads", o->threads, "Compute threads; 0 = all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_flag("--pin-threads", o->pin_threads,
+               "Keep each compute thread on a core of its own");
+  app.add_flag("--huge-pages,!--no-huge-pages", o->huge_pages,
+               "Ask for huge pages for weights and the KV cache (default on)");
   app.add_option("--max-model-len", o->max_model_len,
                  "Longest sequence in tokens; 0 = as model and KV cache allow")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
@@ -146,6 +157,11 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
   app.add_option("--adapter-loader-threads", o->loader_threads,
                  "Threads that read and pack adapters")
       ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  app.add_option("--adapter-version-retention", o->adapter_version_retention,
+                 "Newest versions of an adapter that are kept, besides those "
+                 "that an alias names or a request uses; 0 = all")
+      ->check(CLI::Range(0, 1000000))
       ->capture_default_str();
   app.add_option("--state-dir", o->state_dir,
                  "Directory of the registry and the adapters' files");

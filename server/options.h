@@ -26,11 +26,14 @@ struct ServerOptions {
   // Model and device: serve, run, bench engine.
   std::string model_dir;
   std::string device = "auto";          // one of DeviceNames()
-  std::string dtype = "auto";           // auto | bf16 | f16 | f32
+  std::string dtype = "auto";           // auto | bf16 | f16 | f32 | int8
+  std::string compute_dtype = "f32";    // f32 | bf16
   std::string load_format = "auto";     // auto | dummy
   std::string kv_cache_dtype = "auto";  // auto | f32 | bf16
   std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16
   int threads = 0;                      // 0 = all cores
+  bool pin_threads = false;
+  bool huge_pages = true;
   int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow
   int64_t max_num_seqs = 64;
   int64_t max_num_batched_tokens = 512;
@@ -42,7 +45,8 @@ struct ServerOptions {
   int64_t adapter_host_bytes = int64_t{2} << 30;
   int64_t adapter_device_bytes = int64_t{2} << 30;
   int loader_threads = 1;
-  std::string state_dir;  // "" = the command's default
+  int adapter_version_retention = 0;  // newest versions kept; 0 = all
+  std::string state_dir;              // "" = the command's default
   std::string log_level = "info";
   bool log_json = false;
   std::string config_file;

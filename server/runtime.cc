@@ -31,6 +31,20 @@ int64_t FreeMemoryBytes() {
   return pages > 0 && page_size > 0 ? pages * page_size : 0;
 }
 
+// LORIKEET_SIMD chooses the instruction set, for tests and comparisons.
+absl::StatusOr<std::unique_ptr<Ops>> CpuOpsOf(const ServerOptions& options,
+                                              ThreadPool& pool) {
+  CpuOptions cpu;
+  const char* simd = std::getenv("LORIKEET_SIMD");
+  if (simd != nullptr) cpu.target = simd;
+  cpu.compute_dtype = ParseDType(options.compute_dtype).value_or(DType::kF32);
+  auto ops = CreateCpuOps(pool, cpu);
+  if (absl::IsInvalidArgument(ops.status())) {
+    return Annotate(ops.status(), "LORIKEET_SIMD");
+  }
+  return ops;
+}
+
 // The emulated device of the tests, in one of its builds.
 std::string CudaOnHostPath() {
   const char* const build = std::getenv("LORIKEET_CUDA_ON_HOST_BUILD");
@@ -39,19 +53,39 @@ std::string CudaOnHostPath() {
                                     ".so"));
 }
 
-absl::StatusOr<std::unique_ptr<Ops>> NewOps(const std::string& device,
+absl::StatusOr<std::unique_ptr<Ops>> CudaOpsOf(const ServerOptions& options) {
+  if (options.dtype == "int8") {
+    return absl::InvalidArgumentError(
+        "--dtype int8: the CUDA backend has bf16 weights only, use --dtype "
+        "bf16 or --device cpu");
+  }
+  return LoadCudaOps(options.device == "cuda-on-host"
+                         ? CudaOnHostPath()
+                         : BesideProgram(kCudaPluginFile));
+}
+
+absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,
                                             ThreadPool& pool) {
-  if (device == "cpu") return NewCpuOps(pool);
-  absl::StatusOr<std::unique_ptr<Ops>> ops =
-      LoadCudaOps(device == "cuda-on-host" ? CudaOnHostPath()
-                                           : BesideProgram(kCudaPluginFile));
+  if (options.device == "cpu") return CpuOpsOf(options, pool);
+  absl::StatusOr<std::unique_ptr<Ops>> ops = CudaOpsOf(options);
   if (ops.ok()) return ops;
-  if (device != "auto") {
-    return Annotate(ops.status(), absl::StrCat("--device ", device));
+  if (options.device != "auto") {
+    return Annotate(ops.status(), absl::StrCat("--device ", options.device));
   }
   Log(LogLevel::kInfo, "no CUDA, using the CPU",
       {{"why", std::string(ops.status().message())}});
-  return NewCpuOps(pool);
+  return CpuOpsOf(options, pool);
+}
+
+// Of the bf16 dot products only bf16 weights have any use.
+absl::Status CheckComputeDType(const ServerOptions& options,
+                               const Model& model) {
+  if (options.compute_dtype != "bf16" || model.dtype() == DType::kBF16) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--compute-dtype bf16 needs bf16 weights, these are ",
+                   Name(model.dtype()), "; add --dtype bf16"));
 }
 
 std::function<void(int64_t, int64_t)> ProgressLogger(const Clock& clock) {
@@ -67,19 +101,30 @@ std::function<void(int64_t, int64_t)> ProgressLogger(const Clock& clock) {
 
 absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
   const int threads = options.threads > 0 ? options.threads : AvailableCores();
-  r->pool = std::make_unique<ThreadPool>(threads);
-  ASSIGN_OR_RETURN(r->ops, NewOps(options.device, *r->pool));
+  if (threads > AvailableCores()) {
+    Log(LogLevel::kWarning, "more threads than cores: each waits for others",
+        {{"threads", absl::StrCat(threads)},
+         {"cores", absl::StrCat(AvailableCores())}});
+  }
+  SetHugePages(options.huge_pages);
+  r->pool = std::make_unique<ThreadPool>(threads, options.pin_threads);
+  ASSIGN_OR_RETURN(r->ops, NewOps(options, *r->pool));
   const absl::Duration start = r->clock.Now();
   ModelOptions model_options;
   model_options.dtype = ParseDType(options.dtype);
   model_options.dummy_weights = options.load_format == "dummy";
+  if (!options.state_dir.empty()) {
+    model_options.cache_dir = JoinPath(options.state_dir, "packed");
+  }
   model_options.progress = ProgressLogger(r->clock);
   ASSIGN_OR_RETURN(
       r->model, Model::Load(r->fs, options.model_dir, *r->ops, model_options));
   RETURN_IF_ERROR(r->ops->status());
-  if (!r->ops->is_on_host() && r->model->dtype() != DType::kBF16) {
+  RETURN_IF_ERROR(CheckComputeDType(options, *r->model));
+  const std::string& stored = r->model->config().dtype;
+  if (!r->ops->is_on_host() && (stored == "float32" || stored == "float16")) {
     Log(LogLevel::kWarning, "weights are rounded to bf16",
-        {{"dir", options.model_dir}});
+        {{"dir", options.model_dir}, {"dtype", stored}});
   }
   Log(LogLevel::kInfo, "base model loaded",
       {{"dir", options.model_dir},
@@ -114,6 +159,7 @@ AdapterStoreOptions StoreOptions(const ServerOptions& options) {
   o.limits.max_rank = options.max_lora_rank;
   o.dtype = ParseDType(options.adapter_dtype);
   o.loader_threads = options.loader_threads;
+  o.version_retention = options.adapter_version_retention;
   return o;
 }
 
@@ -166,6 +212,7 @@ std::optional<DType> ParseDType(absl::string_view text) {
   if (text == "f32") return DType::kF32;
   if (text == "bf16") return DType::kBF16;
   if (text == "f16") return DType::kF16;
+  if (text == "int8") return DType::kI8;
   CHECK(text == "auto");
   return std::nullopt;
 }
@@ -195,13 +242,18 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   return r;
 }
 
-absl::Status RegisterFromCommandLine(AdapterStore& adapters,
+absl::Status RegisterFromCommandLine(AdapterStore& adapters, GoldenGate* gate,
                                      const std::string& name,
                                      const std::string& path) {
   AdapterStore::RegisterRequest request;
   request.name = name;
   request.path = path;
   request.trusted_path = true;
+  if (gate != nullptr) {
+    request.gate = [gate](const VersionRef& version, absl::string_view golden) {
+      return gate->Check(version, golden);
+    };
+  }
   request.mode = AdapterStore::RegisterRequest::Mode::kCreateOrUpdate;
   return adapters.Register(request).status();
 }

@@ -20,6 +20,7 @@
 #include "model/model.h"
 #include "model/tokenizer/tokenizer.h"
 #include "server/engine/engine.h"
+#include "server/frontend/golden_gate.h"
 #include "server/options.h"
 
 namespace lorikeet {
@@ -57,9 +58,10 @@ struct Runtime {
 
 // Registers the directory `path`, which the operator named on the command line
 // and which therefore may lie anywhere, as the newest version of `name`; the
-// same content as before is nothing to do.
-// Errors: as AdapterStore::Register.
-absl::Status RegisterFromCommandLine(AdapterStore& adapters,
+// same content as before is nothing to do. Its golden prompts have to pass if
+// there is a `gate`.
+// Errors: as AdapterStore::Register and GoldenGate::Check.
+absl::Status RegisterFromCommandLine(AdapterStore& adapters, GoldenGate* gate,
                                      const std::string& name,
                                      const std::string& path);
 

@@ -34,10 +34,13 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Runtime> runtime)
     : options_(options),
       runtime_(std::move(runtime)),
       model_(MakeModelInfo(*runtime_, ModelId(options))),
+      gate_(model_, runtime_->tokenizer.get(), *runtime_->engine,
+            runtime_->clock),
+      monitor_(*runtime_->adapters, *runtime_->engine, runtime_->clock),
       generate_(model_, runtime_->tokenizer.get(), *runtime_->adapters,
-                *runtime_->engine),
-      adapters_(model_, *runtime_->adapters, *runtime_->engine, runtime_->fs,
-                runtime_->clock,
+                *runtime_->engine, &monitor_),
+      adapters_(model_, *runtime_->adapters, *runtime_->engine, gate_, monitor_,
+                runtime_->fs, runtime_->clock,
                 absl::Seconds(options.shutdown_timeout_seconds)),
       admin_(model_, *runtime_->adapters, *runtime_->engine, runtime_->clock,
              absl::Seconds(options.shutdown_timeout_seconds)) {}
@@ -66,7 +69,7 @@ absl::Status Server::RegisterLoraModules() {
           "--lora-modules ", Quote(name), " is the base model's name"));
     }
     RETURN_IF_ERROR(Annotate(
-        RegisterFromCommandLine(*runtime_->adapters, name, path),
+        RegisterFromCommandLine(*runtime_->adapters, &gate_, name, path),
         absl::StrCat("--lora-modules ", Quote(name), " from ", Quote(path))));
   }
   return absl::OkStatus();

@@ -14,7 +14,9 @@
 #include "absl/time/time.h"
 #include "server/frontend/adapter_service.h"
 #include "server/frontend/admin_service.h"
+#include "server/frontend/alias_monitor.h"
 #include "server/frontend/generate_service.h"
+#include "server/frontend/golden_gate.h"
 #include "server/frontend/model_info.h"
 #include "server/grpc/grpc_server.h"
 #include "server/options.h"
@@ -52,6 +54,8 @@ class Server {
   // Destroyed from below: the way in first.
   const std::unique_ptr<Runtime> runtime_;
   const ModelInfo model_;
+  GoldenGate gate_;
+  AliasMonitor monitor_;
   GenerateService generate_;
   AdapterService adapters_;
   AdminService admin_;

@@ -1,4 +1,5 @@
-// LoraShrink and LoraExpand: rows of distinct adapters, or of one.
+// LoraShrink and LoraExpand: rows of distinct adapters, or of one; and rows of
+// merged weights.
 
 #include <vector>
 
@@ -57,6 +58,22 @@ void BM_LoraExpand(::benchmark::State& state) {
            2 * static_cast<double>(rows) * elements);
 }
 
+void BM_MergeRows(::benchmark::State& state) {
+  const int64_t rank = state.range(0);
+  constexpr int64_t kRows = 64;
+  ColdWeights weights(kIntermediate, kHidden, DType::kBF16);
+  const Batch batch(1, rank, false);
+  const MergeTerm term{batch.slots[0]->Find(kLinear)->weights.get(), 0.5f};
+  const BenchMatrix out(kRows, kHidden);
+  int64_t row = 0;
+  for (auto _ : state) {
+    CpuBackend().MergeRows(weights.Next(), {&term, 1}, row, out.view());
+    row = (row + kRows) % (kIntermediate - kRows);
+  }
+  const double elements = static_cast<double>(kRows * kHidden);
+  SetRates(state, 2 * elements, 2 * static_cast<double>(rank) * elements);
+}
+
 const std::vector<std::vector<int64_t>> kArgs = {
     {1, 8, 32}, {8, 16, 64}, {0, 1}};
 BENCHMARK(BM_LoraShrink)
@@ -67,6 +84,8 @@ BENCHMARK(BM_LoraExpand)
     ->ArgNames({"rows", "rank", "distinct"})
     ->ArgsProduct(kArgs)
     ->UseRealTime();
+
+BENCHMARK(BM_MergeRows)->ArgName("rank")->Arg(8)->Arg(16)->UseRealTime();
 
 }  // namespace
 }  // namespace lorikeet::bench

@@ -335,6 +335,12 @@ int64_t TileOffset(const AttendArgs& args, int64_t tile) {
          tile % args.block_size * args.head_dim * SizeBytes(args.dtype);
 }
 
+void PrefetchTile(const AttendArgs& args, const char* plane, int64_t tile) {
+  const char* begin = plane + TileOffset(args, tile);
+  const int64_t bytes = kTile * args.head_dim * SizeBytes(args.dtype);
+  for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(begin + i);
+}
+
 // Where the keys and values of a tile lie, made ready for the loops.
 TileData LoadTile(const AttendArgs& args, int64_t tile, int64_t count) {
   const int64_t offset = TileOffset(args, tile);
@@ -370,9 +376,10 @@ void AttendTile(const AttendArgs& args, int64_t tile) {
   const int64_t count = std::min(kTile, args.first_position + row_end - tile);
   // Few vectors: memory is what a tile waits for.
   if (args.rows * args.group <= kScoreRows) {
-    const char* values = args.v + TileOffset(args, tile);
-    const int64_t bytes = kTile * args.head_dim * SizeBytes(args.dtype);
-    for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(values + i);
+    PrefetchTile(args, args.v, tile);
+    if (tile + kTile < args.first_position + args.rows) {
+      PrefetchTile(args, args.k, tile + kTile);
+    }
   }
   const TileData data = LoadTile(args, tile, count);
   float* scores = args.work + 2 * kTile * PaddedHead(args.head_dim);

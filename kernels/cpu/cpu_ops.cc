@@ -2,8 +2,11 @@
 
 #include <mutex>
 
-#include "base/check.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/text.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/avx512_gemm.h"
 #include "kernels/cpu/operators.h"
 
 namespace lorikeet {
@@ -21,8 +24,9 @@ KernelTable TableOf(int64_t target) {
   const std::lock_guard<std::mutex> lock(TargetMutex());
   hwy::SetSupportedTargetsForTest(target);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  KernelTable table;
+  KernelTable table{};
   FillGemm(table);
+  FillInt8Gemm(table);
   FillLora(table);
   FillAttention(table);
   FillRmsNorm(table);
@@ -30,18 +34,27 @@ KernelTable TableOf(int64_t target) {
   FillElementwise(table);
   FillSample(table);
   hwy::SetSupportedTargetsForTest(0);
+  // Not targets of their own: the first gives the same bits, the second is used
+  // on request only.
+  if (target == HWY_AVX3 && HasAvx512Vnni()) table.int8_gemm = Int8GemmAvx512;
+  if (target == HWY_AVX3 && HasAvx512Bf16()) table.bf16_gemm = Bf16GemmAvx512;
   return table;
 }
 
+// Base weights live as long as the process, so the chunks may be large.
+constexpr int64_t kWeightChunkBytes = int64_t{64} << 20;
 // Below this many elements a parallel region costs more than it gains.
 constexpr int64_t kWorthThreads = 8192;
 
 }  // namespace
 
-CpuOps::CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels)
+CpuOps::CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels,
+               const CpuOptions& options)
     : pool_(pool),
       target_(std::move(target)),
       kernels_(kernels),
+      weights_(kWeightChunkBytes),
+      rounds_input_(options.compute_dtype == DType::kBF16),
       tiles_(static_cast<size_t>(pool.num_threads())),
       rows_(static_cast<size_t>(pool.num_threads())),
       indices_(static_cast<size_t>(pool.num_threads())) {}
@@ -51,7 +64,15 @@ std::unique_ptr<Stream> CpuOps::NewStream() {
 }
 
 std::unique_ptr<PackedWeight> CpuOps::PackWeight(ConstTensor w, DType dtype) {
-  return std::make_unique<Weight>(w, dtype);
+  return std::make_unique<Weight>(w, dtype, &weights_);
+}
+
+std::unique_ptr<PackedWeight> CpuOps::RestoreWeight(int64_t out_dim,
+                                                    int64_t in_dim, DType dtype,
+                                                    absl::string_view bytes) {
+  const int64_t size = GroupsOf(out_dim) * PanelBytes(dtype, in_dim);
+  if (static_cast<int64_t>(bytes.size()) != size) return nullptr;
+  return std::make_unique<Weight>(out_dim, in_dim, dtype, bytes, &weights_);
 }
 
 std::unique_ptr<PackedLora> CpuOps::PackLora(ConstTensor a, ConstTensor b) {
@@ -82,19 +103,29 @@ std::vector<std::string> SupportedCpuTargets() {
   return names;
 }
 
-std::unique_ptr<Ops> NewCpuOpsForTarget(ThreadPool& pool,
-                                        absl::string_view target) {
+absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(ThreadPool& pool,
+                                                  const CpuOptions& options) {
+  const std::vector<std::string> targets = SupportedCpuTargets();
+  std::string target = options.target;
+  if (target.empty()) target = targets.front();
+  if (target == "scalar") target = targets.back();
   for (const int64_t bit : hwy::SupportedAndGeneratedTargets()) {
     if (target != hwy::TargetName(bit)) continue;
-    return std::make_unique<cpu::CpuOps>(pool, hwy::TargetName(bit),
-                                         cpu::TableOf(bit));
+    const cpu::KernelTable table = cpu::TableOf(bit);
+    if (options.compute_dtype == DType::kBF16 && table.bf16_gemm == nullptr) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("compute dtype bf16 needs AVX512-BF16; target ", target,
+                       " of this CPU has no bf16 dot products"));
+    }
+    return std::make_unique<cpu::CpuOps>(pool, target, table, options);
   }
-  CHECK(false && "target is not supported");
-  return nullptr;
+  return absl::InvalidArgumentError(
+      absl::StrCat("instruction set ", Quote(target), " is not one of ",
+                   absl::StrJoin(targets, ", "), ", scalar"));
 }
 
 std::unique_ptr<Ops> NewCpuOps(ThreadPool& pool) {
-  return NewCpuOpsForTarget(pool, SupportedCpuTargets().front());
+  return CreateCpuOps(pool, {}).value();
 }
 
 }  // namespace lorikeet

@@ -13,21 +13,32 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/string_view.h"
+#include "absl/status/statusor.h"
 #include "base/thread_pool.h"
 #include "kernels/ops.h"
 
 namespace lorikeet {
 
-// Returns the backend for the best target of this machine. `pool` outlives it.
-std::unique_ptr<Ops> NewCpuOps(ThreadPool& pool);
+struct CpuOptions {
+  // One of SupportedCpuTargets(), "scalar" for the slowest, or empty for the
+  // best.
+  std::string target;
+  // kF32: exact. kBF16: x is rounded to bf16 where it meets bf16 weights, and
+  // multiplied by the hardware's bf16 dot products; LoRA and the rest stay f32.
+  DType compute_dtype = DType::kF32;
+};
 
 // The targets that were compiled and run on this machine, best first.
 std::vector<std::string> SupportedCpuTargets();
 
-// For tests. REQUIRES: `target` is one of SupportedCpuTargets().
-std::unique_ptr<Ops> NewCpuOpsForTarget(ThreadPool& pool,
-                                        absl::string_view target);
+// Returns the backend; `pool` outlives it. INVALID_ARGUMENT for an unknown
+// target, FAILED_PRECONDITION for a compute_dtype that the target cannot do:
+// each says what there is.
+absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(ThreadPool& pool,
+                                                  const CpuOptions& options);
+
+// With default options.
+std::unique_ptr<Ops> NewCpuOps(ThreadPool& pool);
 
 }  // namespace lorikeet
 

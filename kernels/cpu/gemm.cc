@@ -11,9 +11,10 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cc"
-#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/kernel_table.h"
@@ -28,19 +29,33 @@ namespace {
 // 32 vector registers: 12 rows of 2 vectors leave room for weights; with 16
 // registers 6 rows of 2 vectors.
 constexpr int kMaxRows = kLanes == 16 ? 12 : 6;
-// How far ahead of the loads weights are prefetched.
-constexpr int64_t kPrefetchBytes = 2048;
 
-// kPanels neighbouring panels; of each, kUnits pairs of vectors beginning with
-// pair `unit`.
-template <DType kType, int kRows, int kPanels, int kPairs>
-HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
-                     int unit) {
-  constexpr int kVectors = kPanels * kPairs * 2;
-  constexpr int64_t kStep = kGroup * SizeBytes(kType);
+// Adds kRows rows of x at column k, times the weights of that column.
+template <int kRows, int kVectors>
+HWY_INLINE void AddColumn(const float* HWY_RESTRICT x, int64_t x_stride,
+                          const FloatVec (&weight)[kVectors],
+                          FloatVec (&sum)[kRows][kVectors]) {
   const FloatTag d;
-  const int64_t k_end = args.k;
-  const int64_t panel_bytes = k_end * kStep;
+  HWY_UNROLL(12)
+  for (int r = 0; r < kRows; ++r) {
+    const FloatVec in = hn::Set(d, x[r * x_stride]);
+    HWY_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) {
+      sum[r][v] = hn::MulAdd(in, weight[v], sum[r][v]);
+    }
+  }
+}
+
+// kPanels neighbouring panels; of each, kWidth vectors beginning with vector
+// `first`.
+template <DType kType, int kRows, int kPanels, int kWidth>
+HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
+                     int first) {
+  constexpr int kVectors = kPanels * kWidth;
+  constexpr int kColumns = PanelColumns<kType>::kCount;
+  constexpr int64_t kStep = kColumns * kGroup * SizeBytes(kType);
+  const FloatTag d;
+  const int64_t panel_bytes = PanelBytes(kType, args.k);
   const int64_t x_stride = args.x_stride;
   const float* HWY_RESTRICT x = args.x + row * x_stride;
   const char* HWY_RESTRICT w = args.panels + panel * panel_bytes;
@@ -51,26 +66,34 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) sum[r][v] = hn::Zero(d);
   }
-  for (int64_t k = 0; k < k_end; ++k) {
-    FloatVec weight[kVectors];
-    HWY_UNROLL(4)
-    for (int p = 0; p < kPanels; ++p) {
-      const char* group = w + p * panel_bytes + k * kStep;
-      hwy::Prefetch(group + kPrefetchBytes);
+  FloatVec weight[kVectors];
+  const int64_t steps = args.k / kColumns;
+  for (int64_t step = 0; step < steps; ++step) {
+    const int64_t ahead = PrefetchOffset<kPanels>(step * kStep, panel_bytes);
+    HWY_UNROLL(2)
+    for (int column = 0; column < kColumns; ++column) {
       HWY_UNROLL(4)
-      for (int u = 0; u < kPairs; ++u) {
-        LoadPair<kType>(group, unit + u, weight[(p * kPairs + u) * 2],
-                        weight[(p * kPairs + u) * 2 + 1]);
+      for (int p = 0; p < kPanels; ++p) {
+        const char* group = w + p * panel_bytes + step * kStep;
+        PrefetchWeights<kRows>(w + p * panel_bytes + ahead + column * 64);
+        HWY_UNROLL(4)
+        for (int v = 0; v < kWidth; ++v) {
+          weight[p * kWidth + v] =
+              PanelColumns<kType>::Load(group, first + v, column);
+        }
+      }
+      AddColumn(x + step * kColumns + column, x_stride, weight, sum);
+    }
+  }
+  if (kColumns == 2 && args.k % 2 == 1) {
+    for (int p = 0; p < kPanels; ++p) {
+      const char* group = w + p * panel_bytes + steps * kStep;
+      for (int v = 0; v < kWidth; ++v) {
+        weight[p * kWidth + v] =
+            PanelColumns<kType>::LoadLast(group, first + v);
       }
     }
-    HWY_UNROLL(12)
-    for (int r = 0; r < kRows; ++r) {
-      const FloatVec in = hn::Set(d, x[r * x_stride + k]);
-      HWY_UNROLL(8)
-      for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = hn::MulAdd(in, weight[v], sum[r][v]);
-      }
-    }
+    AddColumn(x + steps * kColumns, x_stride, weight, sum);
   }
   const FloatVec scale = hn::Set(d, args.scale);
   HWY_UNROLL(12)
@@ -78,9 +101,7 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
     float* y = args.y + (row + r) * args.y_stride + panel * kGroup;
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
-      const int pair = v / 2;
-      float* to = y + (pair / kPairs) * kGroup +
-                  (unit + pair % kPairs) * kLanes + (v % 2) * 16;
+      float* to = y + (v / kWidth) * kGroup + (first + v % kWidth) * kLanes;
       FloatVec out = sum[r][v];
       if (args.accumulate) out = hn::MulAdd(scale, out, hn::LoadU(d, to));
       hn::StoreU(out, d, to);
@@ -88,32 +109,35 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
   }
 }
 
+template <DType kType, int kRows, int kPanels, int kWidth>
+HWY_INLINE void PanelTiles(const PanelGemmArgs& args, int64_t row,
+                           int64_t panel) {
+  for (int first = 0; first < kGroup / kLanes; first += kWidth) {
+    Tile<kType, kRows, kPanels, kWidth>(args, row, panel, first);
+  }
+}
+
 // All panels of kRows rows.
 template <DType kType, int kRows>
 void RowTile(const PanelGemmArgs& args, int64_t row) {
-  // Panels and pairs at once: about 8 chains, at most what registers hold.
-  constexpr int kPairs = kLanes == 8 && kRows <= 2 ? 2 : 1;
+  // Panels and vectors at once: about 8 chains, at most what registers hold.
+  constexpr int kWidth = kLanes == 8 && kRows <= 2 ? 4 : 2;
   constexpr int kPanels = kLanes == 16 && kRows == 1   ? 4
                           : kLanes == 16 && kRows <= 3 ? 2
                           : kLanes == 8 && kRows == 1  ? 2
                                                        : 1;
   int64_t panel = 0;
   for (; panel + kPanels <= args.panel_count; panel += kPanels) {
-    for (int unit = 0; unit < kUnits; unit += kPairs) {
-      Tile<kType, kRows, kPanels, kPairs>(args, row, panel, unit);
-    }
+    PanelTiles<kType, kRows, kPanels, kWidth>(args, row, panel);
   }
-  if constexpr (kPanels == 4) {
-    for (; panel + 2 <= args.panel_count; panel += 2) {
-      for (int unit = 0; unit < kUnits; unit += kPairs) {
-        Tile<kType, kRows, 2, kPairs>(args, row, panel, unit);
-      }
-    }
-  }
-  for (; panel < args.panel_count; ++panel) {
-    for (int unit = 0; unit < kUnits; unit += kPairs) {
-      Tile<kType, kRows, 1, kPairs>(args, row, panel, unit);
-    }
+  // The rest at once too: its time is that of a chain, not of its bytes.
+  const int64_t rest = args.panel_count - panel;
+  if (kPanels > 3 && rest == 3) {
+    PanelTiles<kType, kRows, std::min(kPanels, 3), kWidth>(args, row, panel);
+  } else if (kPanels > 2 && rest == 2) {
+    PanelTiles<kType, kRows, std::min(kPanels, 2), kWidth>(args, row, panel);
+  } else if (rest > 0) {
+    PanelTiles<kType, kRows, 1, kWidth>(args, row, panel);
   }
 }
 
@@ -146,6 +170,8 @@ void PanelGemm(const PanelGemmArgs& args) {
       return PanelGemmOf<DType::kBF16>(args);
     case DType::kF16:
       return PanelGemmOf<DType::kF16>(args);
+    case DType::kI8:
+      CHECK(false && "int8 panels have a kernel of their own");
   }
 }
 

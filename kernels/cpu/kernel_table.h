@@ -28,6 +28,37 @@ struct PanelGemmArgs {
   float scale = 1;
 };
 
+// Rows of x in 8 bits (see block_int8.h), padded to whole blocks with zeros.
+struct Int8Rows {
+  const int8_t* q = nullptr;         // [rows, blocks, 32]
+  const float* scales = nullptr;     // [rows, blocks]
+  const int32_t* offsets = nullptr;  // [rows, blocks] -128 * sum of q
+  int64_t blocks = 0;
+};
+
+// As PanelGemmArgs, over int8 panels.
+struct Int8GemmArgs {
+  Int8Rows x;  // its first row is row 0
+  int64_t rows = 0;
+  const char* panels = nullptr;
+  int64_t k = 0;
+  int64_t panel_count = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+
+// As PanelGemmArgs, over bf16 panels and x rounded to bf16.
+struct Bf16GemmArgs {
+  const uint16_t* x = nullptr;  // [rows, k], an odd k is padded with a zero
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  const char* panels = nullptr;
+  int64_t k = 0;
+  int64_t panel_count = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+
 // One block of ranks of A against rows of x: v[t, r] = x[t] . A[r].
 struct ShrinkArgs {
   const float* x = nullptr;  // [rows, k]
@@ -83,6 +114,11 @@ constexpr int64_t AttendWorkFloats(int64_t head_dim) {
 
 struct KernelTable {
   void (*panel_gemm)(const PanelGemmArgs& args);
+  void (*int8_gemm)(const Int8GemmArgs& args);
+  void (*bf16_gemm)(const Bf16GemmArgs& args);  // null: no such instruction
+  // q [ceil(k / 32) * 32], scales and offsets [ceil(k / 32)].
+  void (*quantize_row)(const float* x, int64_t k, int8_t* q, float* scales,
+                       int32_t* offsets);
   void (*shrink)(const ShrinkArgs& args);
   void (*attend_split)(const AttendArgs& args);
   // Folds state (max2, sum2, out2) of a later split into (max, sum, out).
@@ -98,6 +134,10 @@ struct KernelTable {
                     const float* sin);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
   void (*add)(const float* x, int64_t n, float* y);  // y += x
+  // y = a * x + y, one FMA.
+  void (*mul_add)(float a, const float* x, int64_t n, float* y);
+  // y = gain * y + bias, one FMA; bias may be null: a product.
+  void (*scale)(const float* gain, const float* bias, int64_t n, float* y);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
 
   // Largest value and its lowest index; NaN counts as -infinity.
@@ -112,6 +152,7 @@ struct KernelTable {
 
 // Each fills its part for the target that Highway has chosen.
 void FillGemm(KernelTable& table);
+void FillInt8Gemm(KernelTable& table);
 void FillLora(KernelTable& table);
 void FillAttention(KernelTable& table);
 void FillRmsNorm(KernelTable& table);

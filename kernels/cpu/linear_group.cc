@@ -2,9 +2,11 @@
 //   1  LoRA shrink of all parts, only if a segment adapts one of them
 //   2  panels of all parts: GEMM, bias, LoRA expand and, where it concerns a
 //      row's columns alone, the epilogue (silu * mul, residual) in cache
-//   3  what needs whole rows: RMSNorm; head norms, RoPE and the KV append
+//   3  what needs whole rows: RMSNorm; head norms, RoPE and the KV append;
+//      replaced rows of a weight
 // Rows are taken in blocks so that a tile of results stays in cache; weights of
-// a task stay in L2 between the blocks.
+// a task stay in L2 between the blocks. Where adapters have a weight, a bias or
+// a gain of their own, a block is cut at the rows where these change.
 
 #include <algorithm>
 #include <cstring>
@@ -20,6 +22,20 @@ constexpr int64_t kBlockRows = 48;
 // Panels of a task: enough for a few rows to have many chains in flight.
 constexpr int64_t kMaxTaskPanels = 4;
 constexpr int64_t kTileStride = 2 * kMaxTaskPanels * kGroup;
+
+const PackedWeight* WeightOf(const LinearPart& part,
+                             const LoraSlot::Override* o) {
+  return o != nullptr && o->weight != nullptr ? o->weight.get() : part.weight;
+}
+
+// The weights of a head norm for row `i`, null = there is no such norm.
+const float* NormOfRow(const std::vector<RowRange<float>>& norms,
+                       const float* base, int64_t i) {
+  for (const RowRange<float>& range : norms) {
+    if (i < range.row_end) return range.value != nullptr ? range.value : base;
+  }
+  return base;
+}
 
 }  // namespace
 
@@ -39,9 +55,17 @@ void CpuOps::PlanPanels(std::span<const LinearPart> parts, bool paired,
   for (size_t i = 0; i < planned; ++i) {
     total += GroupsOf(parts[i].weight->out_dim());
   }
+  // A tile of one row takes as long for one panel as for four: tasks are as
+  // near to four as the panels of a thread divide. More rows: several tasks a
+  // thread, so that who is slow can be helped.
   const int64_t most = paired || rows > 1 ? kMaxTaskPanels / 2 : kMaxTaskPanels;
-  const int64_t size =
-      std::clamp<int64_t>(total / (8 * pool_.num_threads()), 1, most);
+  const int64_t threads = pool_.num_threads();
+  int64_t size = std::clamp<int64_t>(total / (8 * threads), 1, most);
+  if (rows == 1) {
+    const int64_t share = (total + threads - 1) / threads;
+    const int64_t tasks = (share + most - 1) / most;
+    size = (share + tasks - 1) / tasks;
+  }
   for (size_t i = 0; i < planned; ++i) {
     const int64_t count = GroupsOf(parts[i].weight->out_dim());
     for (int64_t panel = 0; panel < count; panel += size) {
@@ -50,37 +74,66 @@ void CpuOps::PlanPanels(std::span<const LinearPart> parts, bool paired,
   }
 }
 
-void CpuOps::ComputePanels(ConstTensor x, const LinearPart& part,
-                           const std::vector<LoraWork>& lora,
+void CpuOps::ComputePanels(const LinearPart& part, size_t index,
                            const PanelTask& task, int64_t row_begin,
                            int64_t row_end, float* tile, int64_t tile_stride) {
-  const Panels& panels = static_cast<const Weight&>(*part.weight).panels;
-  PanelGemmArgs args;
-  args.x = x.f32(row_begin);
-  args.x_stride = x.stride;
-  args.rows = row_end - row_begin;
-  args.panels = panels.panel(task.panel);
-  args.dtype = panels.dtype();
-  args.k = panels.cols();
-  args.panel_count = task.count;
-  args.y = tile;
-  args.y_stride = tile_stride;
-  kernels_.panel_gemm(args);
-  if (part.bias != nullptr) {
-    const int64_t col = task.panel * kGroup;
-    const int64_t cols = std::min(task.count * kGroup, panels.rows() - col);
-    for (int64_t i = 0; i < args.rows; ++i) {
-      kernels_.add(part.bias + col, cols, tile + i * tile_stride);
+  const int64_t col = task.panel * kGroup;
+  const int64_t cols =
+      std::min(task.count * kGroup, part.weight->out_dim() - col);
+  const auto row = [&](int64_t i) {
+    return tile + (i - row_begin) * tile_stride;
+  };
+  const auto add_bias = [&](const float* bias, int64_t begin, int64_t end) {
+    if (bias == nullptr) return;
+    for (int64_t i = begin; i < end; ++i) {
+      kernels_.add(bias + col, cols, row(i));
+    }
+  };
+  const Overrides& overrides = overrides_[index];
+  if (overrides.empty()) {
+    MultiplyPanels(*part.weight, task, row_begin, row_end, tile, tile_stride);
+    add_bias(part.bias, row_begin, row_end);
+    ExpandPanels(lora_[index], row_begin, row_end, task.panel, task.count, tile,
+                 tile_stride);
+    return;
+  }
+  const auto bias_of = [&](const LoraSlot::Override* o) {
+    return o != nullptr && !o->bias.empty() ? o->bias.data() : part.bias;
+  };
+  // Ranges of one matrix together: weights are read once for all their rows.
+  for (size_t r = 0, next; r < overrides.size(); r = next) {
+    const PackedWeight* weight = WeightOf(part, overrides[r].value);
+    next = r + 1;
+    while (next < overrides.size() &&
+           WeightOf(part, overrides[next].value) == weight) {
+      ++next;
+    }
+    const int64_t begin = std::max(row_begin, overrides[r].row_begin);
+    const int64_t end = std::min(row_end, overrides[next - 1].row_end);
+    if (begin >= end) continue;
+    MultiplyPanels(*weight, task, begin, end, row(begin), tile_stride);
+  }
+  for (const auto& [range_begin, range_end, o] : overrides) {
+    if (o != nullptr && !o->gain.empty()) continue;  // its bias comes last
+    add_bias(bias_of(o), std::max(row_begin, range_begin),
+             std::min(row_end, range_end));
+  }
+  ExpandPanels(lora_[index], row_begin, row_end, task.panel, task.count, tile,
+               tile_stride);
+  for (const auto& [range_begin, range_end, o] : overrides) {
+    if (o == nullptr || o->gain.empty()) continue;
+    const float* bias = bias_of(o);
+    const int64_t end = std::min(row_end, range_end);
+    for (int64_t i = std::max(row_begin, range_begin); i < end; ++i) {
+      kernels_.scale(o->gain.data() + col,
+                     bias == nullptr ? nullptr : bias + col, cols, row(i));
     }
   }
-  ExpandPanels(lora, row_begin, row_end, task.panel, task.count, tile,
-               tile_stride);
 }
 
 // y = part, or y += part. Whole panels are computed in place.
 void CpuOps::StoreTask(ConstTensor x, const LinearPart& part,
-                       const std::vector<LoraWork>& lora, const PanelTask& task,
-                       Tensor y, bool add, float* tile) {
+                       const PanelTask& task, Tensor y, bool add, float* tile) {
   const int64_t col = task.panel * kGroup;
   const int64_t cols = std::min(task.count * kGroup, y.cols - col);
   const bool in_place = !add && cols == task.count * kGroup;
@@ -88,7 +141,7 @@ void CpuOps::StoreTask(ConstTensor x, const LinearPart& part,
     const int64_t end = std::min(x.rows, begin + kBlockRows);
     float* to = in_place ? y.f32(begin) + col : tile;
     const int64_t stride = in_place ? y.stride : kTileStride;
-    ComputePanels(x, part, lora, task, begin, end, to, stride);
+    ComputePanels(part, task.part, task, begin, end, to, stride);
     if (in_place) continue;
     for (int64_t i = begin; i < end; ++i) {
       const float* from = tile + (i - begin) * kTileStride;
@@ -109,8 +162,8 @@ void CpuOps::SiluTask(ConstTensor x, std::span<const LinearPart> parts,
   float* up = tile + kMaxTaskPanels * kGroup;
   for (int64_t begin = 0; begin < x.rows; begin += kBlockRows) {
     const int64_t end = std::min(x.rows, begin + kBlockRows);
-    ComputePanels(x, parts[0], lora_[0], task, begin, end, tile, kTileStride);
-    ComputePanels(x, parts[1], lora_[1], task, begin, end, up, kTileStride);
+    ComputePanels(parts[0], 0, task, begin, end, tile, kTileStride);
+    ComputePanels(parts[1], 1, task, begin, end, up, kTileStride);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t offset = (i - begin) * kTileStride;
       kernels_.silu_mul(tile + offset, up + offset, cols, y.f32(i) + col);
@@ -124,6 +177,7 @@ void CpuOps::RunPanels(ConstTensor x, std::span<const LinearPart> parts,
   const bool add = output.kind == Epilogue::Kind::kResidual ||
                    output.kind == Epilogue::Kind::kResidualRmsNorm;
   PlanPanels(parts, paired, x.rows);
+  ReadAhead(x.rows);
   pool_.ParallelFor(
       static_cast<int64_t>(panel_tasks_.size()), /*grain=*/1,
       [&](int64_t begin, int64_t end, int worker) {
@@ -145,55 +199,56 @@ void CpuOps::RunPanels(ConstTensor x, std::span<const LinearPart> parts,
             }
             y = output.out.Cols(col, parts[task.part].weight->out_dim());
           }
-          StoreTask(x, parts[task.part], lora_[task.part], task, y, add, tile);
+          StoreTask(x, parts[task.part], task, y, add, tile);
         }
       });
 }
 
-void CpuOps::FinishRope(const RopeKvAppend& rope, Tensor q, Tensor k,
-                        Tensor v) {
+void CpuOps::FinishRope(const RopeKvAppend& rope, const LoraBatch& lora,
+                        Tensor q, Tensor k, Tensor v) {
   HostStream stream;
   const int64_t head_dim = rope.kv.head_dim;
   const int64_t half = head_dim / 2;
+  const auto q_norms = SplitRows(lora, rope.q_norm_id, q.rows);
+  const auto k_norms = SplitRows(lora, rope.k_norm_id, k.rows);
+  const auto rotate = [&](Tensor x, int64_t i, const float* norm) {
+    for (int64_t h = 0; h < x.cols; h += head_dim) {
+      float* head = x.f32(i) + h;
+      if (norm != nullptr) {
+        kernels_.rms_norm(head, norm, rope.eps, head_dim, head);
+      }
+      kernels_.rope_head(head, head_dim, rope.cos + i * half,
+                         rope.sin + i * half);
+    }
+  };
   ForRows(q.rows, q.cols + 2 * k.cols, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const float* cos = rope.cos + i * half;
-      const float* sin = rope.sin + i * half;
-      for (int64_t h = 0; h < q.cols; h += head_dim) {
-        float* head = q.f32(i) + h;
-        if (rope.q_norm != nullptr) {
-          kernels_.rms_norm(head, rope.q_norm, rope.eps, head_dim, head);
-        }
-        kernels_.rope_head(head, head_dim, cos, sin);
-      }
-      for (int64_t h = 0; h < k.cols; h += head_dim) {
-        float* head = k.f32(i) + h;
-        if (rope.k_norm != nullptr) {
-          kernels_.rms_norm(head, rope.k_norm, rope.eps, head_dim, head);
-        }
-        kernels_.rope_head(head, head_dim, cos, sin);
-      }
+      rotate(q, i, NormOfRow(q_norms, rope.q_norm, i));
+      rotate(k, i, NormOfRow(k_norms, rope.k_norm, i));
     }
   });
   KvAppend(k, v, rope.kv, rope.sequences, stream);
 }
 
-// Rows that lie a multiple of 2 KB apart compete for the same few lines of L1;
-// such an x is copied to rows that begin in different lines.
-ConstTensor CpuOps::SpreadRows(ConstTensor x) {
-  constexpr int64_t kBadFloats = 512;
-  constexpr int64_t kLineFloats = 16;
-  if (x.rows < 2 || x.stride % kBadFloats != 0) return x;
-  const int64_t stride = x.cols + kLineFloats;
-  const Tensor copy{spread_.Get<float>(x.rows * stride), DType::kF32, x.rows,
-                    x.cols, stride};
-  ForRows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(copy.f32(i), x.f32(i),
-                  static_cast<size_t>(x.cols) * sizeof(float));
+void CpuOps::ReplaceRows(ConstTensor x, std::span<const LinearPart> parts,
+                         Tensor out, Stream& stream) {
+  int64_t col = 0;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const int64_t cols = parts[p].weight->out_dim();
+    const Tensor y = out.Cols(col, cols);
+    col += cols;
+    const Overrides overrides = overrides_[p];  // Gemm uses the member
+    for (const auto& [begin, end, o] : overrides) {
+      if (o == nullptr || o->rows == nullptr) continue;
+      const int64_t rows = end - begin;
+      const int64_t count = o->rows->out_dim();
+      const Tensor replaced =
+          Tensor::F32(replaced_.Get<float>(rows * count), rows, count);
+      const ConstTensor in(x.f32(begin), x.dtype, rows, x.cols, x.stride);
+      Gemm(in, *o->rows, nullptr, replaced, stream);
+      ScatterColumns(replaced, o->replaced, y.Rows(begin, rows), stream);
     }
-  });
-  return copy;
+  }
 }
 
 void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
@@ -205,15 +260,24 @@ void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
     CHECK_EQ(part.weight->in_dim(), x.cols);
     width += part.weight->out_dim();
   }
-  x = SpreadRows(x);
   // Region 1.
   lora_.resize(std::max(lora_.size(), parts.size()));
   for (std::vector<LoraWork>& work : lora_) work.clear();
   shrink_tasks_.clear();
+  overrides_.resize(lora_.size());
   int64_t v_size = 0;
-  for (const LinearPart& part : parts) {
-    if (part.adaptable) v_size += LoraLayout(part.id, lora, nullptr);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    overrides_[i].clear();
+    if (lora.empty() || !parts[i].adaptable) continue;
+    v_size += LoraLayout(parts[i].id, lora, nullptr);
+    overrides_[i] = SplitRows(lora, parts[i].id, x.rows);
+    for (const auto& range : overrides_[i]) {
+      if (range.value == nullptr || range.value->weight == nullptr) continue;
+      CHECK_EQ(range.value->weight->out_dim(), parts[i].weight->out_dim());
+      CHECK_EQ(range.value->weight->in_dim(), x.cols);
+    }
   }
+  x = PrepareInput(x, parts);
   if (v_size > 0) {
     float* v = shrunk_.Get<float>(v_size);
     for (size_t i = 0; i < parts.size(); ++i) {
@@ -234,6 +298,7 @@ void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
     case Epilogue::Kind::kStore:
       CHECK_EQ(out.cols, width);
       RunPanels(x, parts, output);
+      if (!lora.empty()) ReplaceRows(x, parts, out, stream);
       break;
     case Epilogue::Kind::kSiluMul:
       CHECK_EQ(parts.size(), size_t{2});
@@ -248,8 +313,8 @@ void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
       output.y[0] = epilogue.residual;
       RunPanels(x, parts, output);
       if (epilogue.kind == Epilogue::Kind::kResidual) break;
-      RmsNorm(epilogue.residual, epilogue.norm_weight, epilogue.eps, out,
-              stream);
+      NormGroup(epilogue.residual, epilogue.norm_id, epilogue.norm_weight,
+                epilogue.eps, lora, /*heads=*/1, out, stream);
       break;
     case Epilogue::Kind::kRopeKvAppend: {
       CHECK_EQ(parts.size(), size_t{3});
@@ -260,7 +325,7 @@ void CpuOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
       output.y[1] = Tensor::F32(kv, x.rows, kv_cols);
       output.y[2] = Tensor::F32(kv + x.rows * kv_cols, x.rows, kv_cols);
       RunPanels(x, parts, output);
-      FinishRope(*epilogue.rope, output.y[0], output.y[1], output.y[2]);
+      FinishRope(*epilogue.rope, lora, output.y[0], output.y[1], output.y[2]);
       break;
     }
   }

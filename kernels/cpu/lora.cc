@@ -114,6 +114,8 @@ void Shrink(const ShrinkArgs& args) {
       return ShrinkOf<DType::kBF16>(args);
     case DType::kF16:
       return ShrinkOf<DType::kF16>(args);
+    case DType::kI8:
+      CHECK(false && "there are no int8 adapters");
   }
 }
 

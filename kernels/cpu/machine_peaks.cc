@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
-#include <vector>
+#include <cstring>
 
-#include "kernels/tensor.h"
+#include "kernels/cpu/avx512_gemm.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/machine_peaks.cc"
@@ -82,53 +82,68 @@ namespace {
 HWY_EXPORT(ReadAll);
 HWY_EXPORT(MultiplyAdd);
 
-constexpr int kRounds = 7;
+constexpr int kPasses = 7;
 // Several times the largest last-level cache share of a small machine.
 constexpr int64_t kReadBytes = int64_t{512} << 20;
 constexpr int64_t kPieceFloats = int64_t{1} << 18;
-constexpr int64_t kFmaRounds = 4'000'000;
+constexpr int64_t kRounds = 4'000'000;
 
-double MeasureRead(ThreadPool& pool, const Clock& clock) {
-  const Buffer buffer(kReadBytes);
-  const int64_t pieces = kReadBytes / 4 / kPieceFloats;
-  std::atomic<float> sink{0};
-  double best = 0;
-  for (int round = 0; round < kRounds; ++round) {
-    const absl::Duration start = clock.Now();
-    pool.ParallelFor(pieces, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t p = begin; p < end; ++p) {
-        const float* piece = buffer.as<float>() + p * kPieceFloats;
-        sink.store(HWY_DYNAMIC_DISPATCH(ReadAll)(piece, kPieceFloats),
-                   std::memory_order_relaxed);
-      }
-    });
-    const double seconds = absl::ToDoubleSeconds(clock.Now() - start);
-    best = std::max(best, static_cast<double>(kReadBytes) / seconds);
-  }
-  return best;
-}
-
-double MeasureFma(ThreadPool& pool, const Clock& clock) {
-  std::vector<float> sinks(static_cast<size_t>(pool.num_threads()));
-  std::atomic<int64_t> done{0};
-  double best = 0;
-  for (int round = 0; round < kRounds; ++round) {
-    done = 0;
-    const absl::Duration start = clock.Now();
-    pool.Run([&](int worker) {
-      done += HWY_DYNAMIC_DISPATCH(MultiplyAdd)(
-          kFmaRounds, &sinks[static_cast<size_t>(worker)]);
-    });
-    const double seconds = absl::ToDoubleSeconds(clock.Now() - start);
-    best = std::max(best, 2.0 * static_cast<double>(done) / seconds);
-  }
-  return best;
+int64_t F32Chains(int64_t rounds, float* sink) {
+  return 2 * HWY_DYNAMIC_DISPATCH(MultiplyAdd)(rounds, sink);
 }
 
 }  // namespace
 
+MachineProbe::MachineProbe(ThreadPool& pool, const Clock& clock)
+    : pool_(pool),
+      clock_(clock),
+      buffer_(kReadBytes),
+      sinks_(static_cast<size_t>(pool.num_threads())) {
+  // Pages that were never written are all the same one.
+  std::memset(buffer_.data(), 1, static_cast<size_t>(kReadBytes));
+}
+
+double MachineProbe::ReadBytesPerSecond() {
+  const int64_t pieces = kReadBytes / 4 / kPieceFloats;
+  const absl::Duration start = clock_.Now();
+  pool_.ParallelFor(pieces, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t p = begin; p < end; ++p) {
+      const float* piece = buffer_.as<float>() + p * kPieceFloats;
+      sinks_[static_cast<size_t>(worker)] =
+          HWY_DYNAMIC_DISPATCH(ReadAll)(piece, kPieceFloats);
+    }
+  });
+  const double seconds = absl::ToDoubleSeconds(clock_.Now() - start);
+  return static_cast<double>(kReadBytes) / seconds;
+}
+
+double MachineProbe::FlopsPerSecond(int64_t (*chains)(int64_t, float*)) {
+  std::atomic<int64_t> done{0};
+  const absl::Duration start = clock_.Now();
+  pool_.Run([&](int worker) {
+    done += chains(kRounds, &sinks_[static_cast<size_t>(worker)]);
+  });
+  const double seconds = absl::ToDoubleSeconds(clock_.Now() - start);
+  return static_cast<double>(done) / seconds;
+}
+
+double MachineProbe::F32FlopsPerSecond() { return FlopsPerSecond(F32Chains); }
+
+double MachineProbe::Bf16FlopsPerSecond() {
+  if (!cpu::HasAvx512Bf16()) return 0;
+  return FlopsPerSecond(cpu::Bf16DotChains);
+}
+
 MachinePeaks MeasureMachinePeaks(ThreadPool& pool, const Clock& clock) {
-  return {MeasureRead(pool, clock), MeasureFma(pool, clock)};
+  MachineProbe probe(pool, clock);
+  MachinePeaks peaks;
+  for (int pass = 0; pass < kPasses; ++pass) {
+    peaks.read_bytes_per_second =
+        std::max(peaks.read_bytes_per_second, probe.ReadBytesPerSecond());
+    peaks.f32_flops_per_second =
+        std::max(peaks.f32_flops_per_second, probe.F32FlopsPerSecond());
+  }
+  return peaks;
 }
 
 }  // namespace lorikeet

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/thread_pool.h"
+#include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/cpu/scratch.h"
@@ -26,15 +27,32 @@ struct LoraWork {
   const float* v = nullptr;  // [rows, rank]
 };
 
+// x of a group in the forms that its weights need.
+struct GroupInput {
+  ConstTensor f32;
+  const uint16_t* bf16 = nullptr;
+  int64_t bf16_stride = 0;
+  Int8Rows int8;
+};
+// What adapters change of one linear, beside the low-rank parts.
+using Overrides = std::vector<RowRange<LoraSlot::Override>>;
+
 class CpuOps final : public Ops {
  public:
-  CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels);
+  CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels,
+         const CpuOptions& options);
 
   std::string Name() const override { return "cpu"; }
   std::string Target() const override { return target_; }
   std::unique_ptr<Stream> NewStream() override;
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
+  std::string PackedLayout() const override { return "panels1"; }
+  std::unique_ptr<PackedWeight> RestoreWeight(int64_t out_dim, int64_t in_dim,
+                                              DType dtype,
+                                              absl::string_view bytes) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+  void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
+                 int64_t row_begin, Tensor out) const override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;
@@ -62,11 +80,19 @@ class CpuOps final : public Ops {
                   Stream& stream) override;
   void LoraExpand(LinearId id, const LoraBatch& lora, const float* v, Tensor y,
                   Stream& stream) override;
+  void LoraLookup(LinearId id, const LoraBatch& lora,
+                  std::span<const Token> tokens, float* v,
+                  Stream& stream) override;
+  void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                    Stream& stream) override;
+  void ScatterColumns(ConstTensor x, std::span<const int32_t> cols, Tensor y,
+                      Stream& stream) override;
   void Sample(Tensor logits, std::span<const SamplingRow> params,
               std::span<SampledRow> out, Stream& stream) override;
   void Logprobs(ConstTensor logits, std::span<const Token> targets,
                 int32_t num_logprobs, std::span<SampledRow> out,
                 Stream& stream) override;
+  void WillRead(std::span<const LinearPart> parts) override;
   void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                    const LoraBatch& lora, const Epilogue& epilogue, Tensor out,
                    Stream& stream) override;
@@ -122,22 +148,36 @@ class CpuOps final : public Ops {
   void PrefetchExpand(const std::vector<LoraWork>& work, int64_t panel,
                       int64_t count);
 
-  void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
+  // group_input.cc. Brings x into the forms that the weights of `parts` and of
+  // overrides_ are multiplied with; returns its f32 form.
+  ConstTensor PrepareInput(ConstTensor x, std::span<const LinearPart> parts);
+  bool RoundsInputOf(DType weight) const;
   ConstTensor SpreadRows(ConstTensor x);
-  // Rows [row_begin, row_end) of one task of one part, LoRA and bias included,
-  // into `tile`.
-  void ComputePanels(ConstTensor x, const LinearPart& part,
-                     const std::vector<LoraWork>& lora, const PanelTask& task,
-                     int64_t row_begin, int64_t row_end, float* tile,
-                     int64_t tile_stride);
+  void RoundInput(ConstTensor x);
+  void QuantizeInput(ConstTensor x);
+  // x of the group, rows [row_begin, row_end), times some panels of a matrix.
+  void MultiplyPanels(const PackedWeight& weight, const PanelTask& task,
+                      int64_t row_begin, int64_t row_end, float* y,
+                      int64_t y_stride);
+  // read_ahead.cc. Tells each worker where its part of the announced weights
+  // begins; `rows` are those of the step.
+  void ReadAhead(int64_t rows);
+  void PlanPanels(std::span<const LinearPart> parts, bool paired, int64_t rows);
+  // Rows [row_begin, row_end) of one task of one part, with all that adapters
+  // change, into `tile`. `index` is the part's in lora_ and overrides_.
+  void ComputePanels(const LinearPart& part, size_t index,
+                     const PanelTask& task, int64_t row_begin, int64_t row_end,
+                     float* tile, int64_t tile_stride);
   void RunPanels(ConstTensor x, std::span<const LinearPart> parts,
                  const GroupOutput& output);
-  void StoreTask(ConstTensor x, const LinearPart& part,
-                 const std::vector<LoraWork>& lora, const PanelTask& task,
+  void StoreTask(ConstTensor x, const LinearPart& part, const PanelTask& task,
                  Tensor y, bool add, float* tile);
   void SiluTask(ConstTensor x, std::span<const LinearPart> parts,
                 const PanelTask& task, Tensor y, float* tile);
-  void FinishRope(const RopeKvAppend& rope, Tensor q, Tensor k, Tensor v);
+  void ReplaceRows(ConstTensor x, std::span<const LinearPart> parts, Tensor out,
+                   Stream& stream);
+  void FinishRope(const RopeKvAppend& rope, const LoraBatch& lora, Tensor q,
+                  Tensor k, Tensor v);
 
   void PlanAttention(const AttentionShape& shape,
                      std::span<const SequenceRows> sequences);
@@ -161,18 +201,26 @@ class CpuOps final : public Ops {
   ThreadPool& pool_;
   const std::string target_;
   const KernelTable kernels_;
+  Arena weights_;
+  const bool rounds_input_;  // compute dtype bf16
 
   // Kept between calls so that their memory is.
   std::vector<Scratch> tiles_;                 // per worker
   std::vector<Scratch> rows_;                  // per worker
   std::vector<std::vector<int32_t>> indices_;  // per worker
-  Scratch spread_;                             // x of a group
-  Scratch shrunk_;                             // v of a group
-  Scratch parts_;                              // k and v of a group
-  Scratch partials_;                           // attention splits
-  std::vector<std::vector<LoraWork>> lora_;    // per part
+  GroupInput input_;
+  Scratch spread_;                           // x of a group
+  Scratch rounded_;                          // x in bf16
+  Scratch quantized_[3];                     // q, scales, offsets
+  Scratch shrunk_;                           // v of a group
+  Scratch parts_;                            // k and v of a group
+  Scratch partials_;                         // attention splits
+  Scratch replaced_;                         // outputs of replaced rows
+  std::vector<std::vector<LoraWork>> lora_;  // per part
+  std::vector<Overrides> overrides_;         // per part; mostly empty
   std::vector<ShrinkTask> shrink_tasks_;
   std::vector<PanelTask> panel_tasks_;
+  std::vector<const Panels*> will_read_;
   std::vector<AttentionTask> attention_tasks_;
   std::vector<SplitTask> split_tasks_;
   std::vector<const SequenceRows*> sequence_of_row_;

@@ -1,14 +1,20 @@
 // Weights as the CPU kernels read them.
 //
-// Panels holds a matrix [rows, cols] as [ceil(rows / 32)][cols][32]: the 32
-// rows of a panel lie side by side for each column, so that a vector holds
-// different outputs and the column index k runs through memory. Missing rows of
-// the last panel are zero. In bf16 element i and i + 16 of a group of 32 share
-// a 32-bit lane (low and high half), so widening is a shift or a mask.
+// Panels holds a matrix [rows, cols] in panels of 32 rows (outputs), so that a
+// vector holds different outputs and the column index k runs through memory.
+// Missing rows of the last panel are zero. In a panel:
+//   f32, f16  [cols][32]
+//   bf16      [cols / 2][32][2]: columns k and k + 1 of an output share a
+//             32-bit lane (low and high half). Widening is a shift or a mask,
+//             and the pair is what a bf16 dot-product instruction reads. An odd
+//             last column follows as [32].
+//   int8      [ceil(cols / 32)] blocks of 32 f16 scales and then [8][32][4]
+//             bytes: four columns of an output in a lane, biased by 128, as
+//             8-bit dot-product instructions read them (see block_int8.h)
 //
 // LoRA's B [out, rank] is kept as Panels; A [rank, in] as RankBlocks: blocks of
 // 8, 4, 2 or 1 ranks (no padding), each [ceil(in / 32)][ranks][32], lanes along
-// k.
+// k. There element i and i + 16 of a group of 32 bf16 share a 32-bit lane.
 //
 // Immutable.
 
@@ -17,13 +23,17 @@
 
 #include <cstdint>
 
+#include "absl/strings/string_view.h"
+#include "kernels/block_int8.h"
 #include "kernels/ops.h"
 
 namespace lorikeet::cpu {
 
 inline constexpr int64_t kGroup = 32;
+// 32 scales and 32 x 32 numbers.
+inline constexpr int64_t kInt8PanelBlockBytes = kGroup * 2 + kGroup * kGroup;
 
-// Where element i of a group of 32 is stored.
+// Where element i of a group of 32 of a rank is stored.
 constexpr int64_t PlaceInGroup(DType dtype, int64_t i) {
   if (dtype != DType::kBF16) return i;
   return i < 16 ? 2 * i : 2 * (i - 16) + 1;
@@ -33,16 +43,51 @@ constexpr int64_t GroupsOf(int64_t count) {
   return (count + kGroup - 1) / kGroup;
 }
 
+// Bytes of one panel of `cols` columns.
+constexpr int64_t PanelBytes(DType dtype, int64_t cols) {
+  if (dtype == DType::kI8) return GroupsOf(cols) * kInt8PanelBlockBytes;
+  return cols * kGroup * SizeBytes(dtype);
+}
+
+// Where to prefetch in a panel while `offset` of it is read and `panels`
+// neighbours are walked side by side: some way ahead or, past its end, in the
+// panel that will be read next. One row alone leaves it to the hardware, which
+// is faster there (by 6 to 10 % on Zen 4); with more rows its streams are too
+// slow to be followed. Into the second-level cache: the first has too few
+// misses in flight.
+template <int kPanels>
+constexpr int64_t PrefetchOffset(int64_t offset, int64_t panel_bytes) {
+  constexpr int64_t kDistance = 4096;
+  const int64_t ahead = offset + kDistance;
+  return ahead < panel_bytes ? ahead : ahead + (kPanels - 1) * panel_bytes;
+}
+template <int kRows>
+inline void PrefetchWeights(const char* at) {
+  if constexpr (kRows > 1) __builtin_prefetch(at, /*rw=*/0, /*locality=*/1);
+}
+
 class Panels {
  public:
-  Panels(ConstTensor w, DType dtype);
+  // The memory comes from `arena` if there is one.
+  Panels(ConstTensor w, DType dtype, Arena* arena = nullptr);
+  // Takes what bytes() of another gave. REQUIRES: the size fits.
+  Panels(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
+         Arena* arena = nullptr);
+
+  // Element (row, col) as a number.
+  float At(int64_t row, int64_t col) const;
+  // Writes all columns of a row.
+  void Row(int64_t row, float* out) const;
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   int64_t count() const { return GroupsOf(rows_); }
   DType dtype() const { return dtype_; }
   int64_t size_bytes() const { return bytes_.size_bytes(); }
-  int64_t panel_bytes() const { return cols_ * kGroup * SizeBytes(dtype_); }
+  int64_t panel_bytes() const { return PanelBytes(dtype_, cols_); }
+  absl::string_view bytes() const {
+    return {bytes_.data(), static_cast<size_t>(bytes_.size_bytes())};
+  }
   const char* panel(int64_t index) const {
     return bytes_.data() + index * panel_bytes();
   }
@@ -84,11 +129,15 @@ class RankBlocks {
 
 class Weight final : public PackedWeight {
  public:
-  Weight(ConstTensor w, DType dtype) : panels(w, dtype) {}
+  Weight(ConstTensor w, DType dtype, Arena* arena) : panels(w, dtype, arena) {}
+  Weight(int64_t rows, int64_t cols, DType dtype, absl::string_view bytes,
+         Arena* arena)
+      : panels(rows, cols, dtype, bytes, arena) {}
   int64_t out_dim() const override { return panels.rows(); }
   int64_t in_dim() const override { return panels.cols(); }
   DType dtype() const override { return panels.dtype(); }
   int64_t size_bytes() const override { return panels.size_bytes(); }
+  absl::string_view packed_bytes() const override { return panels.bytes(); }
 
   const Panels panels;
 };

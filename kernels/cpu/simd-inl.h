@@ -26,8 +26,8 @@ inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(FloatTag()));
 // A group of 32 is this many pairs of vectors: lanes i and i + 16.
 inline constexpr int kUnits = 16 / kLanes;
 
-// Widens unit `unit` of a group of 32: `low` gets elements unit * kLanes + 0,
-// 1, ..., `high` those 16 further.
+// Of rank blocks. Widens unit `unit` of a group of 32: `low` gets elements unit
+// * kLanes + 0, 1, ..., `high` those 16 further.
 template <DType kType>
 HWY_INLINE void LoadPair(const char* group, int unit, FloatVec& low,
                          FloatVec& high) {
@@ -50,6 +50,50 @@ HWY_INLINE void LoadPair(const char* group, int unit, FloatVec& low,
     high = hn::PromoteTo(d, hn::Load(dh, p + 16));
   }
 }
+
+// The columns of a panel that lie interleaved. Load widens vector `index` of
+// column `column` of them: outputs index * kLanes, + 1, ...
+template <DType kType>
+struct PanelColumns {
+  static constexpr int kCount = 1;
+  static HWY_INLINE FloatVec Load(const char* group, int index, int) {
+    const FloatTag d;
+    if constexpr (kType == DType::kF32) {
+      return hn::Load(d,
+                      reinterpret_cast<const float*>(group) + index * kLanes);
+    } else {
+      const hn::Rebind<hwy::float16_t, FloatTag> dh;
+      return hn::PromoteTo(
+          d, hn::Load(dh, reinterpret_cast<const hwy::float16_t*>(group) +
+                              index * kLanes));
+    }
+  }
+  static HWY_INLINE FloatVec LoadLast(const char* group, int index) {
+    return Load(group, index, 0);
+  }
+};
+
+template <>
+struct PanelColumns<DType::kBF16> {
+  static constexpr int kCount = 2;
+  static HWY_INLINE FloatVec Load(const char* group, int index, int column) {
+    const FloatTag d;
+    const WordTag dw;
+    const auto both =
+        hn::Load(dw, reinterpret_cast<const uint32_t*>(group) + index * kLanes);
+    return hn::BitCast(d, column == 0
+                              ? hn::ShiftLeft<16>(both)
+                              : hn::And(both, hn::Set(dw, 0xFFFF0000u)));
+  }
+  // An odd last column, not interleaved.
+  static HWY_INLINE FloatVec LoadLast(const char* group, int index) {
+    const hn::Rebind<uint16_t, FloatTag> dh;
+    const WordTag dw;
+    const auto bits =
+        hn::Load(dh, reinterpret_cast<const uint16_t*>(group) + index * kLanes);
+    return hn::BitCast(FloatTag(), hn::ShiftLeft<16>(hn::PromoteTo(dw, bits)));
+  }
+};
 
 }  // namespace HWY_NAMESPACE
 }  // namespace lorikeet::cpu

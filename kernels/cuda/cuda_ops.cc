@@ -1,5 +1,6 @@
 #include "kernels/cuda/cuda_ops.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -71,6 +72,7 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create() {
   std::unique_ptr<CudaOps> ops(new CudaOps());
   ops->target_ = absl::StrCat("sm_", capability);
   ASSIGN_OR_RETURN(ops->packer_, Packer::Create());
+  ASSIGN_OR_RETURN(ops->merger_, Merger::Create());
   ASSIGN_OR_RETURN(ops->matmul_, Matmul::Create());
   return ops;
 }
@@ -109,12 +111,13 @@ absl::Status CudaOps::status() const {
   return status_;
 }
 
-void CudaOps::Fail(const absl::Status& status) {
+void CudaOps::Fail(const absl::Status& status) const {
   MutexLock lock(&mu_);
   status_.Update(status);
 }
 
-std::unique_ptr<PackedWeight> CudaOps::PackWeight(ConstTensor w, DType) {
+std::unique_ptr<PackedWeight> CudaOps::PackWeight(ConstTensor w, DType dtype) {
+  CHECK(dtype != DType::kI8);
   absl::StatusOr<std::unique_ptr<CudaWeight>> packed = packer_->PackWeight(w);
   if (packed.ok()) return *std::move(packed);
   Fail(packed.status());
@@ -126,6 +129,17 @@ std::unique_ptr<PackedLora> CudaOps::PackLora(ConstTensor a, ConstTensor b) {
   if (packed.ok()) return *std::move(packed);
   Fail(packed.status());
   return std::make_unique<CudaLora>(a.rows, a.cols, b.rows, DeviceBuffer());
+}
+
+void CudaOps::MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
+                        int64_t row_begin, Tensor out) const {
+  const absl::Status status =
+      merger_->Run(static_cast<const CudaWeight&>(w), terms, row_begin, out);
+  if (status.ok()) return;
+  Fail(status);
+  for (int64_t i = 0; i < out.rows; ++i) {
+    std::fill_n(out.f32(i), out.cols, 0.0f);
+  }
 }
 
 Rows<const Bf16> CudaOps::Rounded(ConstTensor x, CudaStream& stream) {
@@ -211,6 +225,23 @@ void CudaOps::SiluMul(ConstTensor gate, ConstTensor up, Tensor y,
 void CudaOps::ResidualAdd(ConstTensor x, Tensor y, Stream& stream) {
   CudaStream& s = Of(stream);
   s.Check(cuda::ResidualAdd(RowsOf(x), RowsOf(y), s.get()), "residual add");
+}
+
+void CudaOps::ScaleColumns(const float* gain, const float* bias, Tensor y,
+                           Stream& stream) {
+  CudaStream& s = Of(stream);
+  s.Check(cuda::ScaleColumns(gain, bias, RowsOf(y), s.get()), "a gain");
+}
+
+void CudaOps::ScatterColumns(ConstTensor x, std::span<const int32_t> cols,
+                             Tensor y, Stream& stream) {
+  CHECK_EQ(static_cast<size_t>(x.cols), cols.size());
+  CudaStream& s = Of(stream);
+  CudaStream::Scope scope(s);
+  const int32_t* const places = s.Upload(cols);
+  if (!s.ok()) return;
+  s.Check(cuda::ScatterColumns(RowsOf(x), places, RowsOf(y), s.get()),
+          "scattering columns");
 }
 
 }  // namespace lorikeet::cuda

@@ -6,7 +6,7 @@
 // batch; its products may (see Matmul). Not yet run on a GPU: its tests run on
 // the emulated device of tests/cuda_on_host.
 //
-// Engine thread only, but for Pack*, Allocate and status.
+// Engine thread only, but for Pack*, MergeRows, Allocate and status.
 
 #ifndef LORIKEET_KERNELS_CUDA_CUDA_OPS_H_
 #define LORIKEET_KERNELS_CUDA_CUDA_OPS_H_
@@ -21,6 +21,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lora_plan.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/merger.h"
 #include "kernels/cuda/packed.h"
 #include "kernels/ops.h"
 
@@ -48,6 +49,8 @@ class CudaOps final : public Ops {
 
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+  void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
+                 int64_t row_begin, Tensor out) const override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;
@@ -75,6 +78,13 @@ class CudaOps final : public Ops {
                   Stream& stream) override;
   void LoraExpand(LinearId id, const LoraBatch& lora, const float* v, Tensor y,
                   Stream& stream) override;
+  void LoraLookup(LinearId id, const LoraBatch& lora,
+                  std::span<const Token> tokens, float* v,
+                  Stream& stream) override;
+  void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                    Stream& stream) override;
+  void ScatterColumns(ConstTensor x, std::span<const int32_t> cols, Tensor y,
+                      Stream& stream) override;
   void Sample(Tensor logits, std::span<const SamplingRow> params,
               std::span<SampledRow> out, Stream& stream) override;
   void Logprobs(ConstTensor logits, std::span<const Token> targets,
@@ -83,8 +93,16 @@ class CudaOps final : public Ops {
   void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                    const LoraBatch& lora, const Epilogue& epilogue, Tensor out,
                    Stream& stream) override;
+  void EmbedGroup(const PackedWeight& table, std::span<const Token> tokens,
+                  const LoraBatch& lora, Tensor y, Stream& stream) override;
+  void NormGroup(ConstTensor x, NormId id, const float* weight, float eps,
+                 const LoraBatch& lora, int64_t heads, Tensor y,
+                 Stream& stream) override;
 
  private:
+  // What adapters change of one linear, beside the low-rank parts.
+  using Overrides = std::vector<RowRange<LoraSlot::Override>>;
+
   CudaOps() = default;
 
   // x rounded to bf16 in scratch memory.
@@ -92,18 +110,31 @@ class CudaOps final : public Ops {
   // y = x W^T + bias, wherever y lies.
   void Product(Rows<const Bf16> x, const PackedWeight& w, const float* bias,
                Tensor y, CudaStream& stream);
+  // The same for a part, each row with the weight and the bias that it has;
+  // rows that share them are one product.
+  void Products(Rows<const Bf16> x, const LinearPart& part,
+                const Overrides& overrides, Tensor y, CudaStream& stream);
+  // What follows the low-rank parts: gains, then replaced rows.
+  void FinishOverrides(Rows<const Bf16> x, const LinearPart& part,
+                       const Overrides& overrides, Tensor y,
+                       CudaStream& stream);
+  void ApplyGain(const LoraSlot::Override& o, const float* base_bias, Tensor y,
+                 CudaStream& stream);
+  void EmbedReplaced(const LoraSlot::Override& o, std::span<const Token> tokens,
+                     Tensor y, CudaStream& stream);
   // y[i] += the adapters' part of linear i, for all linears of a group.
   void AddLora(Rows<const Bf16> x, const LoraPlan& plan,
                std::span<const Tensor> y, CudaStream& stream);
-  void Finish(const Epilogue& epilogue, std::span<const Tensor> y, Tensor out,
-              CudaStream& stream);
-  void Fail(const absl::Status& status);
+  void Finish(const Epilogue& epilogue, const LoraBatch& lora,
+              std::span<const Tensor> y, Tensor out, CudaStream& stream);
+  void Fail(const absl::Status& status) const;
 
   std::string target_;
   std::unique_ptr<Packer> packer_;
+  std::unique_ptr<Merger> merger_;
   std::unique_ptr<Matmul> matmul_;
   mutable Mutex mu_;
-  absl::Status status_ ABSL_GUARDED_BY(mu_);
+  mutable absl::Status status_ ABSL_GUARDED_BY(mu_);
 };
 
 // A tensor of f32 in device memory as the launchers take it.

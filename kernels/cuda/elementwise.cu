@@ -1,7 +1,7 @@
-// silu(gate) * up, and y += x.
+// silu(gate) * up, y += x, y = gain * y + bias, and columns of x put into y.
 //
-// Thread = 4 columns (16-byte accesses) or 1 where rows are not aligned. Both
-// move 12 bytes per element; limit: L2 or DRAM.
+// Thread = 4 columns (16-byte accesses) or 1 where rows are not aligned. They
+// move 8 to 12 bytes per element; limit: L2 or DRAM.
 
 #include "kernels/cuda/row_grid.h"
 #include "kernels/cuda/vector.h"
@@ -42,6 +42,45 @@ __global__ void __launch_bounds__(kRowThreads)
   }
 }
 
+template <int kWidth, bool kHasBias>
+__global__ void __launch_bounds__(kRowThreads)
+    ScaleColumnsKernel(const float* gain, const float* bias, Rows<float> y) {
+  const int64_t col = RowGridColumn(kWidth);
+  if (col >= y.cols) return;
+  float g[kWidth], b[kWidth] = {};
+  LoadFloatsReadOnly(gain + col, g);
+  if constexpr (kHasBias) LoadFloatsReadOnly(bias + col, b);
+  for (int64_t row = blockIdx.y; row < y.rows; row += gridDim.y) {
+    float f[kWidth];
+    LoadFloats(y.data + row * y.stride + col, f);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      f[i] = kHasBias ? fmaf(g[i], f[i], b[i]) : g[i] * f[i];
+    }
+    StoreFloats(y.data + row * y.stride + col, f);
+  }
+}
+
+__global__ void __launch_bounds__(kRowThreads)
+    ScatterColumnsKernel(Rows<const float> x, const int32_t* cols,
+                         Rows<float> y) {
+  const int64_t col = RowGridColumn(1);
+  if (col >= x.cols) return;
+  const int64_t to = LoadReadOnly(cols + col);
+  for (int64_t row = blockIdx.y; row < x.rows; row += gridDim.y) {
+    Store(y.data + row * y.stride + to,
+          LoadReadOnly(x.data + row * x.stride + col));
+  }
+}
+
+template <int kWidth>
+cudaError_t LaunchScaleColumns(const float* gain, const float* bias,
+                               Rows<float> y, cudaStream_t stream) {
+  return Launch(bias != nullptr ? ScaleColumnsKernel<kWidth, true>
+                                : ScaleColumnsKernel<kWidth, false>,
+                RowGrid(y.rows, y.cols, kWidth, stream), gain, bias, y);
+}
+
 }  // namespace
 
 cudaError_t SiluMul(Rows<const float> gate, Rows<const float> up, Rows<float> y,
@@ -63,6 +102,22 @@ cudaError_t ResidualAdd(Rows<const float> x, Rows<float> y,
                   y);
   }
   return Launch(ResidualAddKernel<1>, RowGrid(y.rows, y.cols, 1, stream), x, y);
+}
+
+cudaError_t ScaleColumns(const float* gain, const float* bias, Rows<float> y,
+                         cudaStream_t stream) {
+  if (y.rows == 0) return cudaSuccess;
+  const bool is_vector = IsVectorRows(y) && IsVectorAligned(gain) &&
+                         (bias == nullptr || IsVectorAligned(bias));
+  return is_vector ? LaunchScaleColumns<4>(gain, bias, y, stream)
+                   : LaunchScaleColumns<1>(gain, bias, y, stream);
+}
+
+cudaError_t ScatterColumns(Rows<const float> x, const int32_t* cols,
+                           Rows<float> y, cudaStream_t stream) {
+  if (x.rows == 0 || x.cols == 0) return cudaSuccess;
+  return Launch(ScatterColumnsKernel, RowGrid(x.rows, x.cols, 1, stream), x,
+                cols, y);
 }
 
 }  // namespace lorikeet::cuda

@@ -17,6 +17,7 @@ __global__ void __launch_bounds__(kRowThreads)
   if (col >= y.cols) return;
   for (int64_t row = blockIdx.y; row < y.rows; row += gridDim.y) {
     const int64_t token = LoadReadOnly(tokens + row);
+    if (token < 0) continue;
     float f[8];
     UnpackBf16(LoadReadOnly(reinterpret_cast<const uint4*>(
                    table.data + token * table.stride + col)),

@@ -39,6 +39,7 @@ constexpr int64_t RoundUp(int64_t n, int64_t to) {
 
 // ---- embed.cu
 // ----------------------------------------------------------------
+// A row whose token is negative stays as it is.
 cudaError_t Embed(Rows<const Bf16> table, const int32_t* tokens, Rows<float> y,
                   cudaStream_t stream);
 // rows = null: all in their order.
@@ -57,6 +58,12 @@ cudaError_t SiluMul(Rows<const float> gate, Rows<const float> up, Rows<float> y,
                     cudaStream_t stream);
 cudaError_t ResidualAdd(Rows<const float> x, Rows<float> y,
                         cudaStream_t stream);
+// y[i, j] = gain[j] * y[i, j] + bias[j]; bias may be null.
+cudaError_t ScaleColumns(const float* gain, const float* bias, Rows<float> y,
+                         cudaStream_t stream);
+// y[:, cols[j]] = x[:, j]; no column occurs twice.
+cudaError_t ScatterColumns(Rows<const float> x, const int32_t* cols,
+                           Rows<float> y, cudaStream_t stream);
 
 // ---- rms_norm.cu
 // ------------------------------------------------------------- y may be x.
@@ -127,8 +134,8 @@ cudaError_t Attention(const AttentionArgs& args, cudaStream_t stream);
 cudaError_t MergeAttention(const AttentionArgs& args, const int4* rows,
                            int64_t row_count, cudaStream_t stream);
 
-// ---- lora_shrink.cu, lora_expand.cu
-// ------------------------------------------
+// ---- lora_shrink.cu, lora_lookup.cu, lora_expand.cu
+// --------------------------
 inline constexpr int kMaxLoraParts = 3;  // linears of a group: q, k, v
 // One adapter's part in a segment, for all linears of a group.
 struct LoraTermArgs {
@@ -167,6 +174,10 @@ cudaError_t LoraShrink(Rows<const Bf16> x, const LoraTermArgs* terms,
 // v = the sum of the pieces, in ascending order.
 cudaError_t LoraReduce(const float* partials, int64_t pieces, int64_t v_size,
                        float* v, cudaStream_t stream);
+// v[t, 0:rank) = A[:, tokens[t]], of the terms' first part.
+cudaError_t LoraLookup(const int32_t* tokens, const LoraTermArgs* terms,
+                       const ShrinkTile* tiles, int64_t tile_count, float* v,
+                       cudaStream_t stream);
 struct ExpandArgs {
   const LoraTermArgs* terms = nullptr;
   const ExpandTile* tiles = nullptr;
@@ -178,6 +189,21 @@ struct ExpandArgs {
   int32_t part_count = 0;
 };
 cudaError_t LoraExpand(const ExpandArgs& args, cudaStream_t stream);
+
+// ---- merge_rows.cu
+// -----------------------------------------------------------
+struct MergeTermArgs {
+  const Bf16* a = nullptr;  // [rank, a_stride]
+  const Bf16* b = nullptr;  // [rows, b_stride], from the first row of W on
+  int32_t rank = 0;
+  int32_t a_stride = 0;
+  int32_t b_stride = 0;
+  float scale = 0;
+};
+// out = W + the terms. Rows of out are as far apart as those of W, a multiple
+// of 8, and aligned to 16 bytes; what is beyond W's columns becomes 0.
+cudaError_t MergeRows(Rows<const Bf16> w, const MergeTermArgs* terms,
+                      int32_t term_count, Rows<float> out, cudaStream_t stream);
 
 // ---- sample.cu, logprobs.cu
 // -------------------------------------------------- As SamplingRow; lists are

@@ -1,6 +1,7 @@
 // The linears of one input, their adapters and what follows, composed of the
 // launches of the primitives: x is rounded once, shrink and expand are one
-// launch each for all linears of the group.
+// launch each for all linears of the group. What else adapters change is in
+// overrides.cc.
 
 #include <array>
 #include <optional>
@@ -15,13 +16,6 @@ CudaStream& Of(Stream& stream) { return static_cast<CudaStream&>(stream); }
 
 Tensor ScratchTensor(int64_t rows, int64_t cols, CudaStream& stream) {
   return Tensor::F32(stream.ScratchOf<float>(rows * cols), rows, cols);
-}
-
-// [rows, heads * head_dim] as [rows * heads, head_dim].
-Tensor AsHeads(const Tensor& x, int64_t head_dim) {
-  CHECK_EQ(x.stride, x.cols);
-  return Tensor::F32(static_cast<float*>(x.data), x.rows * (x.cols / head_dim),
-                     head_dim);
 }
 
 LoraPlan PlanGroup(std::span<const LinearPart> parts, const LoraBatch& lora) {
@@ -101,8 +95,27 @@ void CudaOps::LoraExpand(LinearId id, const LoraBatch& lora, const float* v,
   s.Check(cuda::LoraExpand(args, s.get()), "LoRA expand");
 }
 
-void CudaOps::Finish(const Epilogue& epilogue, std::span<const Tensor> y,
-                     Tensor out, CudaStream& stream) {
+void CudaOps::LoraLookup(LinearId id, const LoraBatch& lora,
+                         std::span<const Token> tokens, float* v,
+                         Stream& stream) {
+  CudaStream& s = Of(stream);
+  CudaStream::Scope scope(s);
+  const std::optional<LinearId> linear = id;
+  const LoraPlan plan = PlanLora(std::span(&linear, 1), lora);
+  if (plan.empty()) return;
+  const LoraTermArgs* const terms = s.Upload(plan.terms);
+  const ShrinkTile* const tiles = s.Upload(plan.shrink);
+  const int32_t* const ids = s.Upload(tokens);
+  if (!s.ok()) return;
+  s.Check(
+      cuda::LoraLookup(ids, terms, tiles,
+                       static_cast<int64_t>(plan.shrink.size()), v, s.get()),
+      "LoRA lookup");
+}
+
+void CudaOps::Finish(const Epilogue& epilogue, const LoraBatch& lora,
+                     std::span<const Tensor> y, Tensor out,
+                     CudaStream& stream) {
   switch (epilogue.kind) {
     case Epilogue::Kind::kStore:
       return;
@@ -111,10 +124,11 @@ void CudaOps::Finish(const Epilogue& epilogue, std::span<const Tensor> y,
       const RopeKvAppend& rope = *epilogue.rope;
       const int64_t head_dim = rope.kv.head_dim;
       const float* const norms[] = {rope.q_norm, rope.k_norm};
+      const NormId ids[] = {rope.q_norm_id, rope.k_norm_id};
       for (size_t i = 0; i < 2; ++i) {
         if (norms[i] != nullptr) {
-          const Tensor heads = AsHeads(y[i], head_dim);
-          RmsNorm(heads, norms[i], rope.eps, heads, stream);
+          NormGroup(y[i], ids[i], norms[i], rope.eps, lora,
+                    y[i].cols / head_dim, y[i], stream);
         }
         Rope(y[i], head_dim, rope.cos, rope.sin, stream);
       }
@@ -132,8 +146,9 @@ void CudaOps::Finish(const Epilogue& epilogue, std::span<const Tensor> y,
       CHECK_EQ(y.size(), size_t{1});
       ResidualAdd(y[0], epilogue.residual, stream);
       if (epilogue.kind == Epilogue::Kind::kResidual) return;
-      return RmsNorm(epilogue.residual, epilogue.norm_weight, epilogue.eps, out,
-                     stream);
+      return NormGroup(epilogue.residual, epilogue.norm_id,
+                       epilogue.norm_weight, epilogue.eps, lora, /*heads=*/1,
+                       out, stream);
   }
 }
 
@@ -162,11 +177,18 @@ void CudaOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
   if (epilogue.kind == Epilogue::Kind::kStore) CHECK_EQ(begin, out.cols);
   const Rows<const Bf16> rounded = Rounded(x, s);
   if (!s.ok()) return;
+  std::vector<Overrides> overrides(parts.size());
   for (size_t i = 0; i < parts.size(); ++i) {
-    Product(rounded, *parts[i].weight, parts[i].bias, y[i], s);
+    if (parts[i].adaptable) {
+      overrides[i] = SplitRows(lora, parts[i].id, x.rows);
+    }
+    Products(rounded, parts[i], overrides[i], y[i], s);
   }
   if (!lora.empty()) AddLora(rounded, PlanGroup(parts, lora), y, s);
-  Finish(epilogue, y, out, s);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    FinishOverrides(rounded, parts[i], overrides[i], y[i], s);
+  }
+  Finish(epilogue, lora, y, out, s);
 }
 
 }  // namespace lorikeet::cuda

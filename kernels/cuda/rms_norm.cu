@@ -58,8 +58,8 @@ cudaError_t RmsNorm(Rows<const float> x, const float* weight, float eps,
   if (x.rows == 0) return cudaSuccess;
   const LaunchConfig config{dim3(static_cast<unsigned>(x.rows)), dim3(kThreads),
                             0, stream};
-  const bool is_vector = IsVectorRows(x) && IsVectorRows(y) &&
-                         reinterpret_cast<uintptr_t>(weight) % 16 == 0;
+  const bool is_vector =
+      IsVectorRows(x) && IsVectorRows(y) && IsVectorAligned(weight);
   return is_vector ? Launch(RmsNormKernel<4>, config, x, weight, eps, y)
                    : Launch(RmsNormKernel<1>, config, x, weight, eps, y);
 }

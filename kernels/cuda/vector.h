@@ -47,10 +47,14 @@ DEVICE uint4 PackBf16x8(const float (&f)[8]) {
                     PackBf16(f[4], f[5]), PackBf16(f[6], f[7]));
 }
 
+inline bool IsVectorAligned(const void* p) {
+  return reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0;
+}
+
 // Whether rows can be read 16 bytes at a time.
 template <typename T>
 bool IsVectorRows(const Rows<T>& m) {
-  return reinterpret_cast<uintptr_t>(m.data) % kVectorBytes == 0 &&
+  return IsVectorAligned(m.data) &&
          m.stride * static_cast<int64_t>(sizeof(T)) % kVectorBytes == 0 &&
          m.cols * static_cast<int64_t>(sizeof(T)) % kVectorBytes == 0;
 }

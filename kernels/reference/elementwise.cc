@@ -29,4 +29,29 @@ void ReferenceOps::ResidualAdd(ConstTensor x, Tensor y, Stream&) {
   }
 }
 
+void ReferenceOps::ScaleColumns(const float* gain, const float* bias, Tensor y,
+                                Stream&) {
+  for (int64_t i = 0; i < y.rows; ++i) {
+    float* out = y.f32(i);
+    for (int64_t j = 0; j < y.cols; ++j) {
+      const double product = static_cast<double>(gain[j]) * out[j];
+      out[j] =
+          static_cast<float>(bias == nullptr ? product : product + bias[j]);
+    }
+  }
+}
+
+void ReferenceOps::ScatterColumns(ConstTensor x, std::span<const int32_t> cols,
+                                  Tensor y, Stream&) {
+  CHECK_EQ(x.rows, y.rows);
+  CHECK_EQ(x.cols, static_cast<int64_t>(cols.size()));
+  for (int64_t i = 0; i < x.rows; ++i) {
+    for (int64_t j = 0; j < x.cols; ++j) {
+      const int32_t col = cols[static_cast<size_t>(j)];
+      CHECK(col >= 0 && col < y.cols);
+      y.f32(i)[col] = x.f32(i)[j];
+    }
+  }
+}
+
 }  // namespace lorikeet::reference

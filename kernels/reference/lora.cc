@@ -66,4 +66,42 @@ void ReferenceOps::LoraExpand(LinearId id, const LoraBatch& lora,
               });
 }
 
+void ReferenceOps::LoraLookup(LinearId id, const LoraBatch& lora,
+                              std::span<const Token> tokens, float* v,
+                              Stream&) {
+  ForEachTerm(id, lora,
+              [&](const LoraSegment& segment, const Lora& weights, double,
+                  int64_t offset) {
+                float* out = v + offset;
+                for (int32_t row = segment.row_begin; row < segment.row_end;
+                     ++row) {
+                  const Token token = tokens[static_cast<size_t>(row)];
+                  CHECK(token >= 0 && token < weights.in_dim());
+                  for (int64_t r = 0; r < weights.rank(); ++r) {
+                    *out++ = static_cast<float>(weights.a.At(r, token));
+                  }
+                }
+              });
+}
+
+void ReferenceOps::MergeRows(const PackedWeight& w,
+                             std::span<const MergeTerm> terms,
+                             int64_t row_begin, Tensor out) const {
+  const Matrix& base = static_cast<const Weight&>(w).matrix;
+  CHECK_EQ(out.cols, base.cols());
+  for (int64_t i = 0; i < out.rows; ++i) {
+    for (int64_t k = 0; k < out.cols; ++k) {
+      double sum = base.At(row_begin + i, k);
+      for (const MergeTerm& term : terms) {
+        const Lora& lora = static_cast<const Lora&>(*term.weights);
+        for (int64_t r = 0; r < lora.rank(); ++r) {
+          sum += static_cast<double>(term.scale) * lora.b.At(row_begin + i, r) *
+                 lora.a.At(r, k);
+        }
+      }
+      out.f32(i)[k] = static_cast<float>(sum);
+    }
+  }
+}
+
 }  // namespace lorikeet::reference

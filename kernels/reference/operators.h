@@ -13,7 +13,7 @@
 
 namespace lorikeet::reference {
 
-// Row-major, in its own dtype.
+// Row-major, in its own dtype; int8 is kept as the numbers that it means.
 class Matrix {
  public:
   Matrix(ConstTensor source, DType dtype);
@@ -23,10 +23,15 @@ class Matrix {
   DType dtype() const { return dtype_; }
   int64_t size_bytes() const { return bytes_.size_bytes(); }
   double At(int64_t row, int64_t col) const {
-    return LoadElement(dtype_, bytes_.data(), row * cols_ + col);
+    return LoadElement(Stored(dtype_), bytes_.data(), row * cols_ + col);
   }
 
  private:
+  static DType Stored(DType dtype) {
+    return dtype == DType::kI8 ? DType::kF32 : dtype;
+  }
+  void Quantize(ConstTensor source);
+
   int64_t rows_;
   int64_t cols_;
   DType dtype_;
@@ -66,6 +71,8 @@ class ReferenceOps final : public Ops {
   std::unique_ptr<Stream> NewStream() override;
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+  void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
+                 int64_t row_begin, Tensor out) const override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;
@@ -93,6 +100,13 @@ class ReferenceOps final : public Ops {
                   Stream& stream) override;
   void LoraExpand(LinearId id, const LoraBatch& lora, const float* v, Tensor y,
                   Stream& stream) override;
+  void LoraLookup(LinearId id, const LoraBatch& lora,
+                  std::span<const Token> tokens, float* v,
+                  Stream& stream) override;
+  void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                    Stream& stream) override;
+  void ScatterColumns(ConstTensor x, std::span<const int32_t> cols, Tensor y,
+                      Stream& stream) override;
   void Sample(Tensor logits, std::span<const SamplingRow> params,
               std::span<SampledRow> out, Stream& stream) override;
   void Logprobs(ConstTensor logits, std::span<const Token> targets,

@@ -8,6 +8,9 @@
 namespace lorikeet {
 namespace {
 
+// Each step looks at this many adapters whose turn has not come.
+constexpr size_t kMaxHints = 4;
+
 bool Contains(std::span<const AdapterKey> keys, const AdapterKey& key) {
   return std::ranges::find(keys, key) != keys.end();
 }
@@ -18,7 +21,7 @@ AdapterResidency::AdapterResidency(AdapterStore& store)
     : store_(store), num_slots_(store.GetResidency().device_slots) {}
 
 void AdapterResidency::Begin(std::span<const AdapterKey> in_use) {
-  num_in_use_ = static_cast<int64_t>(in_use.size());
+  in_use_.assign(in_use.begin(), in_use.end());
   for (const AdapterKey& key : in_use) CHECK(IsLeased(key));
 }
 
@@ -30,13 +33,22 @@ bool AdapterResidency::IsResident(const AdapterKey& key) const {
   return true;
 }
 
-bool AdapterResidency::HasRoomFor(const AdapterKey& key) const {
-  return leases_.contains(key) || num_in_use_ < num_slots_;
+bool AdapterResidency::HasRoomFor(std::span<const AdapterKey> keys) const {
+  const int64_t others = std::ranges::count_if(
+      in_use_, [&](const AdapterKey& key) { return !Contains(keys, key); });
+  return others + static_cast<int64_t>(keys.size()) <= num_slots_;
 }
 
 const LoraSlot* AdapterResidency::SlotOf(const AdapterKey& key) const {
   const auto it = leases_.find(key);
   CHECK(it != leases_.end());
+#ifdef LORIKEET_SEED_STALE_SLOT  // right_adapter_test
+  // What the name had first, whatever was loaded since.
+  static auto* const first = new absl::flat_hash_map<std::string, DeviceLease>;
+  DeviceLease& stale = (*first)[key.name];
+  if (!stale) stale = store_.TryLease(key);
+  return stale.slot();
+#endif
   return it->second.slot();
 }
 
@@ -46,6 +58,11 @@ std::vector<std::pair<AdapterKey, absl::Status>> AdapterResidency::Finish(
   const size_t count = static_cast<size_t>(std::clamp<int64_t>(
       num_slots_ - static_cast<int64_t>(in_use.size()), 1,
       std::max<int64_t>(1, static_cast<int64_t>(wanted.size()))));
+  // The turn of the next comes later: time to read them from disk.
+  const auto next = wanted.subspan(std::min(count, wanted.size()));
+  for (const AdapterKey& key : next.first(std::min(kMaxHints, next.size()))) {
+    store_.Hint(key);
+  }
   wanted = wanted.first(std::min(count, wanted.size()));
   std::vector<AdapterKey> missing;
   for (const AdapterKey& key : wanted) {

@@ -30,15 +30,15 @@ class AdapterResidency final : public ResidencyView {
   bool IsResident(const AdapterKey& key) const override;
   // Counts slots only: how large an adapter is on the device is not known
   // before it has been there.
-  bool HasRoomFor(const AdapterKey& key) const override;
+  bool HasRoomFor(std::span<const AdapterKey> keys) const override;
   // True if a lease is held.
   bool IsLeased(const AdapterKey& key) const { return leases_.contains(key); }
   // Returns the weights. REQUIRES: IsLeased(key).
   const LoraSlot* SlotOf(const AdapterKey& key) const;
 
   // Ends planning: drops the leases of all but `in_use`, then asks for the
-  // most urgent of `wanted` that fit beside those. Returns the ones that can
-  // not be loaded, each with its error.
+  // most urgent of `wanted` that fit beside those, and hints at the others.
+  // Returns the ones that can not be loaded, each with its error.
   std::vector<std::pair<AdapterKey, absl::Status>> Finish(
       std::span<const AdapterKey> in_use, std::span<const AdapterKey> wanted);
   // Drops the lease of `key` unless it is in use.
@@ -48,7 +48,7 @@ class AdapterResidency final : public ResidencyView {
  private:
   AdapterStore& store_;
   const int64_t num_slots_;
-  int64_t num_in_use_ = 0;
+  std::vector<AdapterKey> in_use_;  // by running sequences, in this step
   mutable absl::flat_hash_map<AdapterKey, DeviceLease> leases_;
   // Loads that this asked for and that have not been seen to end: an error of
   // one of these is news, an older one is not.

@@ -15,6 +15,7 @@ const StepInput& BatchBuilder::Build(const StepPlan& plan,
   samples_.clear();
   prompt_rows_.clear();
   copies_.clear();
+  last_group_ = kBase;
   Sort(plan, residency, requests);
   for (const Item& item : items_) {
     const int32_t row_begin = static_cast<int32_t>(input_.tokens.size());
@@ -25,20 +26,29 @@ const StepInput& BatchBuilder::Build(const StepPlan& plan,
   return input_;
 }
 
+size_t BatchBuilder::GroupOf(const RequestState& request,
+                             const AdapterResidency& residency) {
+  std::vector<LoraTerm> terms;
+  for (const RequestAdapter& adapter : request.request.adapters) {
+    terms.push_back({residency.SlotOf(adapter.version->key), adapter.scale});
+  }
+  const auto it = std::ranges::find(terms_, terms);
+  const size_t group = static_cast<size_t>(it - terms_.begin());
+  if (it == terms_.end()) terms_.push_back(std::move(terms));
+  return group;
+}
+
 void BatchBuilder::Sort(const StepPlan& plan, const AdapterResidency& residency,
                         const RequestTable& requests) {
   items_.clear();
-  slots_.clear();
+  terms_.clear();
   for (const PlannedSequence& planned : plan.sequences) {
     Item item;
     item.planned = &planned;
     item.request = requests.at(planned.request).get();
-    item.group = SIZE_MAX;
-    if (item.request->request.adapter != nullptr) {
-      item.slot = residency.SlotOf(item.request->request.adapter->key);
-      const auto it = std::ranges::find(slots_, item.slot);
-      item.group = static_cast<size_t>(it - slots_.begin());
-      if (it == slots_.end()) slots_.push_back(item.slot);
+    // Also before the position where they act: the next step may reach it.
+    if (!item.request->needed.empty()) {
+      item.group = GroupOf(*item.request, residency);
     }
     items_.push_back(item);
   }
@@ -55,14 +65,21 @@ void BatchBuilder::AddRows(const Item& item) {
   input_.sequences.push_back(rows);
   input_.tokens.insert(input_.tokens.end(), planned.tokens.begin(),
                        planned.tokens.end());
-  if (item.slot == nullptr) return;
+  if (item.group != kBase) AddSegment(item, rows);
+}
+
+void BatchBuilder::AddSegment(const Item& item, const SequenceRows& rows) {
+  const int32_t skipped =
+      std::max(0, item.request->adapters_from - rows.first_position);
+  if (skipped >= rows.row_end - rows.row_begin) return;
+  const int32_t begin = rows.row_begin + skipped;
   std::vector<LoraSegment>& segments = input_.lora.segments;
-  if (!segments.empty() && segments.back().terms[0].slot == item.slot) {
+  if (item.group == last_group_ && segments.back().row_end == begin) {
     segments.back().row_end = rows.row_end;
   } else {
-    segments.push_back(
-        {rows.row_begin, rows.row_end, {LoraTerm{item.slot, 1}}});
+    segments.push_back({begin, rows.row_end, terms_[item.group]});
   }
+  last_group_ = item.group;
 }
 
 void BatchBuilder::AddLogits(const Item& item, int32_t row_begin,

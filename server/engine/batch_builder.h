@@ -1,6 +1,7 @@
-// A BatchBuilder turns a plan into the input of a step: sequences of one
-// adapter side by side, so that each adapter is one segment, and base rows
-// last; and it remembers whose the results will be.
+// A BatchBuilder turns a plan into the input of a step: sequences of the same
+// adapters side by side, so that they are one segment, and base rows last; and
+// it remembers whose the results will be. Rows before the position where an
+// adapter begins to act are base rows.
 //
 // Engine thread only.
 
@@ -46,21 +47,25 @@ class BatchBuilder {
   std::span<RequestState* const> copies() const { return copies_; }
 
  private:
+  static constexpr size_t kBase = SIZE_MAX;
   struct Item {
     const PlannedSequence* planned = nullptr;
     RequestState* request = nullptr;
-    const LoraSlot* slot = nullptr;  // null = base
-    size_t group = 0;                // place in the order of adapters
+    size_t group = kBase;  // index into terms_
   };
+  size_t GroupOf(const RequestState& request,
+                 const AdapterResidency& residency);
   void Sort(const StepPlan& plan, const AdapterResidency& residency,
             const RequestTable& requests);
   void AddRows(const Item& item);
+  void AddSegment(const Item& item, const SequenceRows& rows);
   void AddLogits(const Item& item, int32_t row_begin,
                  const Scheduler& scheduler);
   void AddSamples(const Item& item, int32_t logits, const Scheduler& scheduler);
 
   std::vector<Item> items_;
-  std::vector<const LoraSlot*> slots_;
+  std::vector<std::vector<LoraTerm>> terms_;  // by group
+  size_t last_group_ = kBase;                 // of the last segment
   StepInput input_;
   std::vector<Sample> samples_;
   std::vector<PromptRows> prompt_rows_;

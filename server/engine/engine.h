@@ -65,9 +65,15 @@ struct OutputParams {
   bool return_logits = false;  // raw logits of the last prompt position
 };
 
+// One adapter of a request; several are a composition, the sum of their parts.
+struct RequestAdapter {
+  VersionRef version;
+  float scale = 1;  // times the adapter's own scaling
+};
+
 struct EngineRequest {
-  std::vector<Token> prompt;  // at least one, each < vocab_size
-  VersionRef adapter;         // null = base model
+  std::vector<Token> prompt;             // at least one, each < vocab_size
+  std::vector<RequestAdapter> adapters;  // empty = base model
   SamplingParams sampling;
   StopParams stop;
   OutputParams output;

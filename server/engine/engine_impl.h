@@ -61,6 +61,7 @@ class EngineImpl final : public Engine {
  private:
   // ---- any thread ----------------------------------------------------------
   absl::Status CheckRequest(const EngineRequest& request) const;
+  std::vector<KvDomainStart> DomainsOf(const RequestState& request) const;
 
   // ---- engine thread: steps (engine.cc) ------------------------------------
   void Loop();
@@ -108,7 +109,7 @@ class EngineImpl final : public Engine {
   RequestTable requests_;
   Inbox::Mail mail_;
   std::vector<RequestState*> touched_;  // by the step being published
-  std::vector<RequestState*> cold_;     // waiting, their adapter is not there
+  std::vector<RequestState*> cold_;     // waiting, their adapters are not there
   std::vector<RequestId> paused_;       // their streams are full
   RateWindow generated_, prompt_tokens_, cached_tokens_;
   SchedulerLoad last_load_;

@@ -54,6 +54,25 @@ absl::Status EngineImpl::CheckRequest(const EngineRequest& request) const {
   return absl::OkStatus();
 }
 
+std::vector<KvDomainStart> EngineImpl::DomainsOf(
+    const RequestState& request) const {
+  const EngineRequest& r = request.request;
+  const auto domain = [&](std::span<const KvAdapter> adapters, int32_t from) {
+    return MakeKvDomain(r.tenant, model_.fingerprint, adapters, from,
+                        options_.kv_dtype);
+  };
+  std::vector<KvDomainStart> domains;
+  if (request.adapters_from > 0) domains.push_back({0, domain({}, 0)});
+  if (request.adapters_from == RequestState::kNever) return domains;
+  std::vector<KvAdapter> adapters;
+  for (const RequestAdapter& adapter : r.adapters) {
+    adapters.push_back({adapter.version->key.digest, adapter.scale});
+  }
+  domains.push_back(
+      {request.adapters_from, domain(adapters, request.adapters_from)});
+  return domains;
+}
+
 absl::StatusOr<std::shared_ptr<TokenStream>> EngineImpl::Submit(
     EngineRequest request) {
   RETURN_IF_ERROR(CheckRequest(request));
@@ -62,12 +81,8 @@ absl::StatusOr<std::shared_ptr<TokenStream>> EngineImpl::Submit(
       std::make_shared<StreamBuffer>(id, options_.max_buffered_deltas, inbox_);
   auto state = std::make_unique<RequestState>(
       id, std::move(request), tokenizer_, options_.max_model_len, stream);
-  const EngineRequest& r = state->request;
   state->times.submitted = clock_.Now();
-  state->domain =
-      MakeKvDomain(r.tenant, model_.fingerprint,
-                   r.adapter == nullptr ? nullptr : &r.adapter->key.digest,
-                   options_.kv_dtype);
+  state->domains = DomainsOf(*state);
   RETURN_IF_ERROR(inbox_->Submit(std::move(state)));
   return std::static_pointer_cast<TokenStream>(stream);
 }
@@ -85,12 +100,7 @@ void EngineImpl::AbortAdapter(const std::string& tenant,
                               const std::string& name) {
   inbox_->Run([&] {
     for (const RequestId id : AllIds()) {
-      const EngineRequest& r = requests_.at(id)->request;
-      if (r.adapter == nullptr || r.adapter->key.tenant != tenant ||
-          r.adapter->key.name != name) {
-        continue;
-      }
-      Abort(id);
+      if (requests_.at(id)->NamesAdapter(tenant, name)) Abort(id);
     }
   });
 }
@@ -143,11 +153,15 @@ void EngineImpl::Add(std::unique_ptr<RequestState> request) {
   s.prompt = r.prompt;
   s.num_candidates = r.sampling.n;
   s.max_tokens = r.stop.max_tokens;
-  s.domain = request->domain;
-  s.adapter = request->adapter();
+  s.domains = request->domains;
+  s.adapters = request->needed;
   s.priority = r.priority;
   s.all_prompt_logits = request->wants_prompt_logprobs();
-  if (s.adapter.has_value() && !residency_.IsResident(*s.adapter)) {
+  bool is_ready = true;
+  for (const AdapterKey& key : s.adapters) {
+    is_ready = residency_.IsResident(key) && is_ready;
+  }
+  if (!is_ready) {
     cold_.push_back(request.get());
   } else {
     request->times.adapter_ready = request->times.submitted;
@@ -158,7 +172,11 @@ void EngineImpl::Add(std::unique_ptr<RequestState> request) {
 
 void EngineImpl::NoteAdapters(absl::Duration now) {
   std::erase_if(cold_, [&](RequestState* request) {
-    if (!residency_.IsLeased(request->request.adapter->key)) return false;
+    if (!std::ranges::all_of(request->needed, [&](const AdapterKey& key) {
+          return residency_.IsLeased(key);
+        })) {
+      return false;
+    }
     request->times.adapter_ready = now;
     return true;
   });
@@ -259,7 +277,8 @@ void EngineImpl::Fail(RequestId id, const absl::Status& status) {
 void EngineImpl::FailAdapter(const AdapterKey& key,
                              const absl::Status& status) {
   for (const RequestId id : AllIds()) {
-    if (requests_.at(id)->adapter() == key) Fail(id, status);
+    const std::vector<AdapterKey>& needed = requests_.at(id)->needed;
+    if (std::ranges::find(needed, key) != needed.end()) Fail(id, status);
   }
 }
 
@@ -274,14 +293,14 @@ void EngineImpl::Forget(RequestState* request,
                         std::vector<StreamEvent> last_events,
                         const absl::Status& status) {
   const std::shared_ptr<StreamBuffer> stream = request->stream;
-  const std::optional<AdapterKey> adapter = request->adapter();
+  const std::vector<AdapterKey> adapters = request->needed;
   const bool was_scheduled = request->times.scheduled.has_value();
   scheduler_->Cancel(request->id);
   std::erase(cold_, request);
   std::erase(paused_, request->id);
   requests_.erase(request->id);
-  if (adapter.has_value()) {
-    residency_.DropUnused(*adapter, scheduler_->AdaptersInUse());
+  for (const AdapterKey& key : adapters) {
+    residency_.DropUnused(key, scheduler_->AdaptersInUse());
   }
   if (!was_scheduled) inbox_->CountStarted();
   // Who hears of the end finds adapter and place free; who waits for the

@@ -6,6 +6,9 @@
 #ifndef LORIKEET_SERVER_ENGINE_KV_DOMAIN_H_
 #define LORIKEET_SERVER_ENGINE_KV_DOMAIN_H_
 
+#include <cstdint>
+#include <span>
+
 #include "absl/strings/string_view.h"
 #include "base/digest.h"
 #include "kernels/dtype.h"
@@ -13,10 +16,18 @@
 
 namespace lorikeet {
 
+// One adapter of a composition.
+struct KvAdapter {
+  Digest digest;
+  float scale = 1;
+};
+
 // Returns the first 128 bits of a SHA-256 over all that makes KV entries
-// differ. `adapter` is null for the base model.
+// differ. No `adapters` = the base model; else they act from position `from`
+// on.
 KvDomain MakeKvDomain(absl::string_view tenant, const Digest& base_fingerprint,
-                      const Digest* adapter, DType kv_dtype);
+                      std::span<const KvAdapter> adapters, int32_t from,
+                      DType kv_dtype);
 
 }  // namespace lorikeet
 

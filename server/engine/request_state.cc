@@ -5,10 +5,42 @@
 
 namespace lorikeet {
 
+namespace {
+
+int32_t FirstAdaptedPosition(const EngineRequest& request) {
+  for (const RequestAdapter& adapter : request.adapters) {
+    const AdapterFeatures& features = adapter.version->features;
+    if (features.invocation_tokens.empty()) continue;
+    // An aLoRA is the only adapter of its requests.
+    const size_t begin =
+        FindInvocation(request.prompt, features.invocation_tokens);
+    return begin == request.prompt.size() ? RequestState::kNever
+                                          : static_cast<int32_t>(begin);
+  }
+  return 0;
+}
+
+std::vector<AdapterKey> NeededAdapters(const EngineRequest& request,
+                                       int32_t adapters_from) {
+  std::vector<AdapterKey> keys;
+  if (adapters_from == RequestState::kNever) return keys;
+  for (const RequestAdapter& adapter : request.adapters) {
+    const AdapterKey& key = adapter.version->key;
+    if (std::ranges::find(keys, key) == keys.end()) keys.push_back(key);
+  }
+  return keys;
+}
+
+}  // namespace
+
 RequestState::RequestState(RequestId request_id, EngineRequest r,
                            const Tokenizer* tokenizer, int64_t max_model_len,
                            std::shared_ptr<StreamBuffer> s)
-    : id(request_id), request(std::move(r)), stream(std::move(s)) {
+    : id(request_id),
+      request(std::move(r)),
+      stream(std::move(s)),
+      adapters_from(FirstAdaptedPosition(request)),
+      needed(NeededAdapters(request, adapters_from)) {
   const int64_t prompt_tokens = static_cast<int64_t>(request.prompt.size());
   const int64_t max_tokens =
       std::min<int64_t>(request.stop.max_tokens, max_model_len - prompt_tokens);
@@ -31,9 +63,13 @@ bool RequestState::wants_penalties() const {
          p.frequency_penalty != 0;
 }
 
-std::optional<AdapterKey> RequestState::adapter() const {
-  if (request.adapter == nullptr) return std::nullopt;
-  return request.adapter->key;
+bool RequestState::NamesAdapter(const std::string& tenant,
+                                const std::string& name) const {
+  return std::ranges::any_of(request.adapters,
+                             [&](const RequestAdapter& adapter) {
+                               const AdapterKey& key = adapter.version->key;
+                               return key.tenant == tenant && key.name == name;
+                             });
 }
 
 SamplingRow RequestState::NextSampling(int32_t candidate) const {
@@ -82,7 +118,7 @@ FinishedEvent RequestState::MakeFinishedEvent(int32_t candidate,
   const absl::Duration scheduled = times.scheduled.value_or(now);
   const absl::Duration first_token = times.first_token.value_or(now);
   event.timings.queue = scheduled - times.submitted;
-  if (request.adapter != nullptr) {
+  if (!needed.empty()) {
     event.timings.adapter_load =
         std::min(times.adapter_ready.value_or(scheduled), scheduled) -
         times.submitted;

@@ -6,8 +6,10 @@
 #define LORIKEET_SERVER_ENGINE_REQUEST_STATE_H_
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -57,12 +59,18 @@ struct RequestState {
     return request.output.num_prompt_logprobs >= 0;
   }
   bool wants_penalties() const;
-  std::optional<AdapterKey> adapter() const;
+  bool NamesAdapter(const std::string& tenant, const std::string& name) const;
 
   const RequestId id;
   const EngineRequest request;
   const std::shared_ptr<StreamBuffer> stream;
-  KvDomain domain;
+  // The adapters act from this position on: 0; of an aLoRA where its invocation
+  // begins; kNever if the prompt has none.
+  static constexpr int32_t kNever = std::numeric_limits<int32_t>::max();
+  const int32_t adapters_from;
+  // What must be on the device, none twice; empty if adapters_from is kNever.
+  const std::vector<AdapterKey> needed;
+  std::vector<KvDomainStart> domains;
   Milestones times;
   std::vector<Token> banned;  // before min_tokens
   std::vector<Candidate> candidates;

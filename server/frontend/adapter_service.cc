@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "server/frontend/adapter_error.h"
 #include "server/frontend/error.h"
 #include "server/frontend/generate_request.h"
 
@@ -23,44 +24,6 @@ constexpr absl::Duration kLookPeriod = absl::Milliseconds(10);
 constexpr absl::Duration kLoadPiece = absl::Milliseconds(250);
 // Of LoadAdapter without a deadline.
 constexpr absl::Duration kMaxLoadTime = absl::Minutes(10);
-
-absl::string_view DefaultReason(absl::StatusCode code) {
-  switch (code) {
-    case absl::StatusCode::kNotFound:
-      return "ADAPTER_NOT_FOUND";
-    case absl::StatusCode::kAlreadyExists:
-      return "ADAPTER_EXISTS";
-    case absl::StatusCode::kAborted:
-      return "ETAG_MISMATCH";
-    case absl::StatusCode::kPermissionDenied:
-      return "PATH_NOT_ALLOWED";
-    case absl::StatusCode::kUnimplemented:
-      return "ADAPTER_UNSUPPORTED";
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kDataLoss:
-      return "ADAPTER_INVALID";
-    case absl::StatusCode::kFailedPrecondition:
-      return "ADAPTER_IN_USE";
-    case absl::StatusCode::kDeadlineExceeded:
-      return "ADAPTER_LOADING";
-    default:
-      return "ADAPTER_ERROR";
-  }
-}
-
-// An error of the store with its resource, and a reason if it has none.
-absl::Status About(const absl::Status& status, absl::string_view type,
-                   const std::string& tenant, const std::string& name) {
-  if (status.ok()) return status;
-  absl::Status result = status;
-  if (status.code() != absl::StatusCode::kInternal) {
-    result = WithDefaultReason(std::move(result), DefaultReason(status.code()));
-  }
-  return WithResource(
-      std::move(result), type,
-      absl::StrCat("tenants/", tenant, "/",
-                   type == "alias" ? "aliases/" : "adapters/", name));
-}
 
 absl::Status CheckDisplayName(const std::string& name) {
   if (name.size() > kMaxDisplayNameBytes) {
@@ -90,11 +53,14 @@ absl::Status CheckOrigin(const AdapterOrigin& origin, bool uploaded) {
 }  // namespace
 
 AdapterService::AdapterService(const ModelInfo& model, AdapterStore& store,
-                               Engine& engine, FileSystem& fs,
+                               Engine& engine, GoldenGate& gate,
+                               const AliasMonitor& monitor, FileSystem& fs,
                                const Clock& clock, absl::Duration drain_timeout)
     : model_(model),
       store_(store),
       engine_(engine),
+      gate_(gate),
+      monitor_(monitor),
       fs_(fs),
       clock_(clock),
       drain_timeout_(drain_timeout) {}
@@ -138,7 +104,10 @@ absl::Status AdapterService::CheckRegistration(
 }
 
 absl::StatusOr<AdapterInfo> AdapterService::Register(
-    const AdapterStore::RegisterRequest& request) {
+    AdapterStore::RegisterRequest request) {
+  request.gate = [this](const VersionRef& version, absl::string_view golden) {
+    return gate_.Check(version, golden);
+  };
   absl::StatusOr<AdapterInfo> info = store_.Register(request);
   if (info.ok()) return info;
   absl::Status status = info.status();
@@ -167,8 +136,9 @@ absl::StatusOr<AdapterInfo> AdapterService::CreateFrom(
   request.upload_dir = upload_dir;
   request.expected_sha256 = input.origin.expected_sha256;
   request.validate_only = input.validate_only;
+  request.actor = input.actor;
   request.mode = AdapterStore::RegisterRequest::Mode::kCreate;
-  ASSIGN_OR_RETURN(AdapterInfo info, Register(request));
+  ASSIGN_OR_RETURN(AdapterInfo info, Register(std::move(request)));
   if (!input.pinned || input.validate_only) return info;
   return store_.SetPinned(input.tenant, input.name, true);
 }
@@ -196,6 +166,7 @@ absl::StatusOr<AdapterInfo> AdapterService::UpdateFrom(
       request.upload_dir = upload_dir;
       request.expected_sha256 = origin.expected_sha256;
       request.validate_only = input.validate_only;
+      request.actor = input.actor;
       request.mode = input.allow_missing
                          ? AdapterStore::RegisterRequest::Mode::kCreateOrUpdate
                          : AdapterStore::RegisterRequest::Mode::kUpdate;
@@ -326,7 +297,8 @@ absl::Status AdapterService::Delete(const std::string& tenant,
                                     std::optional<absl::Duration> drain_timeout,
                                     const CallLimits& limits) {
   RETURN_IF_ERROR(CheckName(tenant, name, "name"));
-  const absl::Status begun = store_.BeginDelete(tenant, name, etag);
+  const absl::Status begun =
+      store_.BeginDelete(tenant, name, {etag, limits.actor});
   if (!begun.ok()) return About(begun, "adapter", tenant, name);
   const absl::Status status = WaitUntilUnused(
       tenant, name, policy, drain_timeout.value_or(drain_timeout_), limits,
@@ -359,7 +331,7 @@ absl::StatusOr<AdapterInfo> AdapterService::Load(const std::string& tenant,
   }
 }
 
-absl::StatusOr<AdapterInfo> AdapterService::Unload(
+absl::StatusOr<AdapterService::Unloaded> AdapterService::Unload(
     const std::string& tenant, const std::string& name, Tier tier,
     InFlightPolicy policy, std::optional<absl::Duration> drain_timeout,
     const CallLimits& limits) {
@@ -367,6 +339,7 @@ absl::StatusOr<AdapterInfo> AdapterService::Unload(
   if (tier == Tier::kDevice) {
     return FieldError("tier", "TIER_DEVICE is the highest: nothing to unload");
   }
+  Unloaded result;
   const auto attempt = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(const AdapterInfo info, store_.Get(tenant, name));
     if (info.pinned) {
@@ -374,73 +347,19 @@ absl::StatusOr<AdapterInfo> AdapterService::Unload(
                             "adapter ", Quote(name), " is pinned: unpin it")),
                         "ADAPTER_PINNED");
     }
-    return store_.UnloadTo(tenant, name, tier).status();
+    ASSIGN_OR_RETURN(const int64_t bytes, store_.UnloadTo(tenant, name, tier));
+    result.freed_bytes += bytes;
+    return absl::OkStatus();
   };
   const absl::Status status =
       WaitUntilUnused(tenant, name, policy,
                       drain_timeout.value_or(drain_timeout_), limits, attempt);
   if (!status.ok()) return About(status, "adapter", tenant, name);
-  return Get(tenant, name);
+  ASSIGN_OR_RETURN(result.info, Get(tenant, name));
+  return result;
 }
 
-absl::StatusOr<AliasInfo> AdapterService::SetAlias(
-    const std::string& tenant, const std::string& alias,
-    const std::string& target, std::optional<uint64_t> etag) {
-  RETURN_IF_ERROR(CheckName(tenant, alias, "alias.name"));
-  if (alias == model_.id) {
-    return About(absl::AlreadyExistsError(absl::StrCat("name ", Quote(alias),
-                                                       " is the base model's")),
-                 "alias", tenant, alias);
-  }
-  absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(target);
-  if (!ref.ok()) {
-    return WithField(WithDefaultReason(ref.status(), "INVALID_NAME"),
-                     "alias.targets[0].version");
-  }
-  if (ref->tenant != tenant) {
-    return FieldError("alias.targets[0].version",
-                      absl::StrCat(Quote(target), " is of another tenant"));
-  }
-  absl::StatusOr<AliasInfo> info = store_.SetAlias(tenant, alias, *ref, etag);
-  if (info.ok()) return info;
-  // What is missing is the target, not the alias.
-  if (absl::IsNotFound(info.status())) {
-    return WithField(About(info.status(), "adapter", tenant, ref->name),
-                     "alias.targets[0].version");
-  }
-  return About(info.status(), "alias", tenant, alias);
-}
-
-absl::StatusOr<AliasInfo> AdapterService::GetAlias(const std::string& tenant,
-                                                   const std::string& alias) {
-  RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
-  absl::StatusOr<AliasInfo> info = store_.GetAlias(tenant, alias);
-  if (info.ok()) return info;
-  return About(absl::IsNotFound(info.status())
-                   ? WithReason(info.status(), "ALIAS_NOT_FOUND")
-                   : info.status(),
-               "alias", tenant, alias);
-}
-
-absl::StatusOr<std::vector<AliasInfo>> AdapterService::ListAliases(
-    const std::string& tenant) {
-  RETURN_IF_ERROR(CheckTenant(tenant));
-  std::vector<AliasInfo> aliases = store_.ListAliases(tenant);
-  std::sort(
-      aliases.begin(), aliases.end(),
-      [](const AliasInfo& a, const AliasInfo& b) { return a.name < b.name; });
-  return aliases;
-}
-
-absl::Status AdapterService::DeleteAlias(const std::string& tenant,
-                                         const std::string& alias,
-                                         std::optional<uint64_t> etag) {
-  RETURN_IF_ERROR(CheckName(tenant, alias, "name"));
-  const absl::Status status = store_.DeleteAlias(tenant, alias, etag);
-  return About(
-      absl::IsNotFound(status) ? WithReason(status, "ALIAS_NOT_FOUND") : status,
-      "alias", tenant, alias);
-}
+// ---- watching ---------------------------------------------------------------
 
 absl::Status AdapterService::LoadError(const AdapterInfo& adapter) {
   if (adapter.state != AdapterState::kFailed) return absl::OkStatus();

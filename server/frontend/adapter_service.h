@@ -26,6 +26,8 @@
 #include "base/file_system.h"
 #include "server/engine/engine.h"
 #include "server/frontend/adapter_upload.h"
+#include "server/frontend/alias_monitor.h"
+#include "server/frontend/golden_gate.h"
 #include "server/frontend/model_info.h"
 
 namespace lorikeet {
@@ -39,6 +41,7 @@ enum class InFlightPolicy { kDrain, kAbort, kFailIfBusy };
 struct CallLimits {
   absl::Duration timeout = absl::InfiniteDuration();  // from now
   std::function<bool()> cancelled = [] { return false; };
+  std::string actor{kCliActor};  // who calls, for the audit trail
 };
 
 // Where the bytes of a registration come from.
@@ -56,6 +59,7 @@ struct CreateAdapterInput {
   Labels labels;
   bool pinned = false;
   bool validate_only = false;
+  std::string actor{kCliActor};  // for the audit trail
 };
 
 struct UpdateAdapterInput {
@@ -69,6 +73,33 @@ struct UpdateAdapterInput {
   std::optional<uint64_t> etag;
   bool allow_missing = false;
   bool validate_only = false;
+  std::string actor{kCliActor};  // for the audit trail
+};
+
+// An alias as a caller wrote it.
+struct AliasInput {
+  std::string tenant, alias;
+  struct Target {
+    std::string version;  // "name@version" or "name"
+    uint32_t weight = 0;  // of an only target it does not matter
+  };
+  std::vector<Target> targets;
+  std::string shadow;  // "" = none
+  double shadow_share = 0;
+  std::optional<RollbackRule> rule;
+  Change change;
+};
+
+// An alias with what was counted since its last change.
+struct AliasView {
+  AliasInfo info;
+  AliasCounts counts;
+};
+
+// One page of the audit trail.
+struct AuditPage {
+  std::vector<AuditEntry> entries;  // newest first
+  bool has_more = false;
 };
 
 class AdapterService {
@@ -76,8 +107,8 @@ class AdapterService {
   // All must outlive this. `drain_timeout` is the wait of kDrain if a call
   // names none.
   AdapterService(const ModelInfo& model, AdapterStore& store, Engine& engine,
-                 FileSystem& fs, const Clock& clock,
-                 absl::Duration drain_timeout);
+                 GoldenGate& gate, const AliasMonitor& monitor, FileSystem& fs,
+                 const Clock& clock, absl::Duration drain_timeout);
 
   // Errors of all: NOT_FOUND / ADAPTER_NOT_FOUND, ALIAS_NOT_FOUND or
   // TENANT_NOT_FOUND; INVALID_ARGUMENT naming field, value and limit; ABORTED /
@@ -104,10 +135,15 @@ class AdapterService {
                                    std::optional<bool> pinned,
                                    const CallLimits& limits);
   // Errors: also FAILED_PRECONDITION / ADAPTER_IN_USE or ADAPTER_PINNED.
-  absl::StatusOr<AdapterInfo> Unload(
-      const std::string& tenant, const std::string& name, Tier tier,
-      InFlightPolicy policy, std::optional<absl::Duration> drain_timeout,
-      const CallLimits& limits);
+  struct Unloaded {
+    AdapterInfo info;
+    int64_t freed_bytes = 0;  // over all tiers and versions
+  };
+  absl::StatusOr<Unloaded> Unload(const std::string& tenant,
+                                  const std::string& name, Tier tier,
+                                  InFlightPolicy policy,
+                                  std::optional<absl::Duration> drain_timeout,
+                                  const CallLimits& limits);
 
   // An upload in progress; FinishUpload registers what it received.
   absl::StatusOr<std::unique_ptr<AdapterUpload>> BeginUpload();
@@ -116,15 +152,25 @@ class AdapterService {
   absl::StatusOr<AdapterInfo> FinishUpload(const UpdateAdapterInput& input,
                                            AdapterUpload& upload);
 
-  absl::StatusOr<AliasInfo> SetAlias(const std::string& tenant,
-                                     const std::string& alias,
-                                     const std::string& target,
-                                     std::optional<uint64_t> etag);
-  absl::StatusOr<AliasInfo> GetAlias(const std::string& tenant,
+  // Errors: also INVALID_ARGUMENT / INVALID_SPLIT or INVALID_RULE.
+  absl::StatusOr<AliasView> SetAlias(const AliasInput& input);
+  // `target` "" = the one candidate, else the shadow.
+  // Errors: also FAILED_PRECONDITION / ALIAS_NO_CANDIDATE.
+  absl::StatusOr<AliasView> PromoteAlias(const std::string& tenant,
+                                         const std::string& alias,
+                                         const std::string& target,
+                                         const Change& change);
+  // Errors: also FAILED_PRECONDITION / ALIAS_NO_PREVIOUS.
+  absl::StatusOr<AliasView> RollBackAlias(const std::string& tenant,
+                                          const std::string& alias,
+                                          const Change& change);
+  absl::StatusOr<AliasView> GetAlias(const std::string& tenant,
                                      const std::string& alias);
-  absl::StatusOr<std::vector<AliasInfo>> ListAliases(const std::string& tenant);
+  absl::StatusOr<std::vector<AliasView>> ListAliases(const std::string& tenant);
   absl::Status DeleteAlias(const std::string& tenant, const std::string& alias,
-                           std::optional<uint64_t> etag);
+                           const Change& change);
+  // Of one adapter or alias, or ("") of all.
+  absl::StatusOr<AuditPage> ReadAudit(const AuditQuery& query);
 
   // Why an adapter is kFailed; OK otherwise.
   absl::Status LoadError(const AdapterInfo& adapter);
@@ -141,8 +187,14 @@ class AdapterService {
   absl::Status CheckRegistration(const std::string& tenant,
                                  const std::string& name,
                                  const std::string& base_model) const;
-  absl::StatusOr<AdapterInfo> Register(
-      const AdapterStore::RegisterRequest& request);
+  absl::StatusOr<AdapterInfo> Register(AdapterStore::RegisterRequest request);
+  absl::StatusOr<AdapterRef> ParseTarget(const std::string& tenant,
+                                         const std::string& text,
+                                         const std::string& field) const;
+  // What the store said of an alias, with counts or with the resource named.
+  absl::StatusOr<AliasView> ToView(const std::string& tenant,
+                                   const std::string& alias,
+                                   absl::StatusOr<AliasInfo> info) const;
   absl::StatusOr<AdapterInfo> CreateFrom(const CreateAdapterInput& input,
                                          const std::string& upload_dir);
   absl::StatusOr<AdapterInfo> UpdateFrom(const UpdateAdapterInput& input,
@@ -157,6 +209,8 @@ class AdapterService {
   const ModelInfo& model_;
   AdapterStore& store_;
   Engine& engine_;
+  GoldenGate& gate_;
+  const AliasMonitor& monitor_;
   FileSystem& fs_;
   const Clock& clock_;
   const absl::Duration drain_timeout_;

@@ -17,6 +17,9 @@ AdapterUpload::AdapterUpload(FileSystem& fs, AdapterStore& store,
   files_[0].max_bytes = limits.max_config_bytes;
   files_[1].name = kAdapterModelFile;
   files_[1].max_bytes = limits.max_model_bytes;
+  files_[2].name = kGoldenFile;
+  files_[2].max_bytes = ContentStore::kMaxGoldenBytes;
+  files_[2].is_optional = true;
 }
 
 AdapterUpload::~AdapterUpload() {
@@ -37,8 +40,8 @@ absl::Status AdapterUpload::Add(absl::string_view file_name, uint64_t offset,
   if (file == nullptr) {
     return FieldError(
         "chunk.file_name",
-        absl::StrCat(Quote(file_name), " is neither ", kAdapterConfigFile,
-                     " nor ", kAdapterModelFile));
+        absl::StrCat(Quote(file_name), " is none of ", kAdapterConfigFile, ", ",
+                     kAdapterModelFile, ", ", kGoldenFile));
   }
   if (data.size() > kMaxChunkBytes) {
     return RangeError("chunk.data length", absl::StrCat(data.size()),
@@ -78,6 +81,7 @@ absl::Status AdapterUpload::Add(absl::string_view file_name, uint64_t offset,
 absl::Status AdapterUpload::Finish() {
   for (File& file : files_) {
     if (file.out == nullptr) {
+      if (file.is_optional) continue;
       return FieldError("chunk", absl::StrCat("of ", file.name, " is missing"),
                         "UPLOAD_INCOMPLETE");
     }

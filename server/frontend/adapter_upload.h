@@ -1,7 +1,8 @@
-// An AdapterUpload receives the two files of an adapter in chunks, each checked
+// An AdapterUpload receives the files of an adapter in chunks, each checked
 // by its CRC-32C, into a private folder that is removed with it.
 //
-// Files come in any order, the chunks of one file in order without gaps.
+// Files come in any order, the chunks of one file in order without gaps;
+// golden.jsonl may be left out.
 // Thread-compatible.
 
 #ifndef LORIKEET_SERVER_FRONTEND_ADAPTER_UPLOAD_H_
@@ -14,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "adapters/adapter_store.h"
+#include "adapters/content_store.h"
 #include "adapters/peft_reader.h"
 #include "base/file_system.h"
 
@@ -45,16 +47,17 @@ class AdapterUpload {
   struct File {
     absl::string_view name;
     uint64_t max_bytes = 0;
+    bool is_optional = false;
     uint64_t size = 0;
     std::unique_ptr<WritableFile> out;
   };
-  // Null if the name is none of the two.
+  // Null if the name is none of the three.
   File* Find(absl::string_view name);
 
   FileSystem& fs_;
   AdapterStore& store_;
   const std::string dir_;
-  File files_[2];
+  File files_[3];
 };
 
 }  // namespace lorikeet

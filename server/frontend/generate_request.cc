@@ -233,6 +233,12 @@ absl::Status CheckLabels(
   return absl::OkStatus();
 }
 
+absl::Status CheckRoutingKey(const std::string& key) {
+  if (key.size() <= kMaxRoutingKeyBytes) return absl::OkStatus();
+  return RangeError("routing_key length", absl::StrCat(key.size()),
+                    absl::StrCat("[0, ", kMaxRoutingKeyBytes, "] bytes"));
+}
+
 absl::StatusOr<std::vector<Token>> CheckTokens(absl::string_view field,
                                                const std::vector<uint32_t>& ids,
                                                const ModelInfo& model) {

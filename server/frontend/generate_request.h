@@ -18,6 +18,7 @@
 #include "absl/strings/string_view.h"
 #include "base/token.h"
 #include "server/engine/engine.h"
+#include "server/frontend/composition.h"
 #include "server/frontend/model_info.h"
 
 namespace lorikeet {
@@ -28,6 +29,7 @@ inline constexpr size_t kMaxStopStrings = 16;
 inline constexpr size_t kMaxStopStringBytes = 256;
 inline constexpr size_t kMaxStopTokens = 64;
 inline constexpr size_t kMaxLogitBiasEntries = 1024;
+inline constexpr size_t kMaxRoutingKeyBytes = 256;
 inline constexpr size_t kMaxLabels = 16;
 inline constexpr size_t kMaxLabelKeyBytes = 63;
 inline constexpr size_t kMaxLabelValueBytes = 255;
@@ -64,7 +66,9 @@ struct OutputInput {
 };
 
 struct GenerateInput {
+  // Exactly one of the two: a task, or adapters to sum.
   std::string task;
+  std::vector<AdapterPart> adapters;
   // Exactly one of the two.
   std::optional<std::string> text;
   std::optional<std::vector<uint32_t>> token_ids;
@@ -74,6 +78,8 @@ struct GenerateInput {
   StopInput stop;
   OutputInput output;
   int32_t priority = 0;
+  // Who asks: the same key gets the same target of an alias. Empty = stable.
+  std::string routing_key;
   std::vector<std::pair<std::string, std::string>> labels;
 };
 
@@ -83,6 +89,9 @@ absl::Status CheckLabels(
     absl::string_view field,
     const std::vector<std::pair<std::string, std::string>>& labels);
 
+// Errors: INVALID_ARGUMENT naming the length and the limit.
+absl::Status CheckRoutingKey(const std::string& key);
+
 // Returns ids as tokens.
 // Errors: INVALID_ARGUMENT naming `field`, the index, the id and vocab_size.
 absl::StatusOr<std::vector<Token>> CheckTokens(absl::string_view field,
@@ -90,7 +99,7 @@ absl::StatusOr<std::vector<Token>> CheckTokens(absl::string_view field,
                                                const ModelInfo& model);
 
 // Returns what the engine runs for `input` with its text already tokenized to
-// `prompt`, but for the adapter.
+// `prompt`, but for the adapters.
 // Errors: INVALID_ARGUMENT naming field, value and limit; with the reason
 // CONTEXT_LENGTH_EXCEEDED if prompt and max_tokens do not fit the model.
 absl::StatusOr<EngineRequest> BuildEngineRequest(const GenerateInput& input,

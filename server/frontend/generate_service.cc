@@ -22,34 +22,75 @@ absl::Status NoTokenizer() {
 
 GenerateService::GenerateService(const ModelInfo& model,
                                  const Tokenizer* tokenizer,
-                                 AdapterStore& adapters, Engine& engine)
+                                 AdapterStore& adapters, Engine& engine,
+                                 AliasMonitor* monitor)
     : model_(model),
       tokenizer_(tokenizer),
       adapters_(adapters),
-      engine_(engine) {}
+      engine_(engine),
+      monitor_(monitor) {}
 
-absl::StatusOr<VersionRef> GenerateService::ResolveTask(
-    const std::string& task) {
+absl::StatusOr<Route> GenerateService::ResolveTask(const std::string& task,
+                                                   const std::string& key,
+                                                   const std::string& field) {
   if (task.empty()) {
     return FieldError(
-        "task",
+        field,
         absl::StrCat("is empty: name an adapter, an alias or the base model ",
                      Quote(model_.id)),
         "TASK_MISSING");
   }
-  if (task == model_.id) return VersionRef();
+  if (task == model_.id) return Route();
   const absl::StatusOr<AdapterRef> ref = AdapterRef::Parse(task);
   if (!ref.ok()) {
-    return WithField(WithReason(Annotate(ref.status(), "task"), "INVALID_TASK"),
-                     "task");
+    return WithField(WithReason(Annotate(ref.status(), field), "INVALID_TASK"),
+                     field);
   }
-  absl::StatusOr<VersionRef> version = adapters_.Resolve(*ref);
-  if (version.ok()) return version;
+  absl::StatusOr<Route> route = adapters_.FindRoute(*ref, key);
+  if (route.ok()) return route;
   const absl::Status status = WithDefaultReason(
-      Annotate(version.status(), absl::StrCat("task ", Quote(task))),
-      absl::IsNotFound(version.status()) ? "ADAPTER_NOT_FOUND"
-                                         : "ADAPTER_INCOMPATIBLE");
-  return WithResource(WithField(status, "task"), "adapter", task);
+      Annotate(route.status(), absl::StrCat(field, " ", Quote(task))),
+      absl::IsNotFound(route.status()) ? "ADAPTER_NOT_FOUND"
+                                       : "ADAPTER_INCOMPATIBLE");
+  return WithResource(WithField(status, field), "adapter", task);
+}
+
+// What is larger than the device would be loaded and evicted for ever.
+absl::Status GenerateService::CheckFitsDevice(
+    std::span<const RequestAdapter> adapters) {
+  if (adapters.size() < 2) return absl::OkStatus();
+  int64_t bytes = 0;
+  for (const RequestAdapter& a : adapters) bytes += a.version->size_bytes;
+  const int64_t limit = adapters_.GetResidency().device_bytes_max;
+  if (bytes <= limit) return absl::OkStatus();
+  return WithField(WithReason(absl::ResourceExhaustedError(absl::StrCat(
+                                  "adapters have ", bytes,
+                                  " bytes in total, the device holds ", limit)),
+                              "DEVICE_FULL"),
+                   "adapters");
+}
+
+// Parts are watched and shadowed by nobody: an alias answers for one version.
+absl::StatusOr<std::vector<RequestAdapter>> GenerateService::ResolveParts(
+    const GenerateInput& input) {
+  if (!input.task.empty()) {
+    return FieldError("task", "cannot be given beside adapters");
+  }
+  RETURN_IF_ERROR(CheckParts(input.adapters));
+  std::vector<RequestAdapter> adapters;
+  for (size_t i = 0; i < input.adapters.size(); ++i) {
+    const AdapterPart& part = input.adapters[i];
+    const std::string field = absl::StrCat("adapters[", i, "].name");
+    ASSIGN_OR_RETURN(Route route,
+                     ResolveTask(part.name, input.routing_key, field));
+    if (route.version == nullptr) {
+      return FieldError(field, "is the base model, which is always there");
+    }
+    adapters.push_back({std::move(route.version), part.scale.value_or(1)});
+  }
+  RETURN_IF_ERROR(CheckComposition(input.adapters, adapters, model_));
+  RETURN_IF_ERROR(CheckFitsDevice(adapters));
+  return adapters;
 }
 
 absl::StatusOr<std::vector<Token>> GenerateService::Encode(
@@ -96,7 +137,15 @@ absl::StatusOr<std::vector<Token>> GenerateService::EncodePrompt(
 absl::StatusOr<Generation> GenerateService::Generate(
     const GenerateInput& input) {
   Generation generation;
-  ASSIGN_OR_RETURN(VersionRef adapter, ResolveTask(input.task));
+  RETURN_IF_ERROR(CheckRoutingKey(input.routing_key));
+  Route route;
+  std::vector<RequestAdapter> adapters;
+  if (input.adapters.empty()) {
+    ASSIGN_OR_RETURN(route, ResolveTask(input.task, input.routing_key));
+    if (route.version != nullptr) adapters.push_back({route.version, 1});
+  } else {
+    ASSIGN_OR_RETURN(adapters, ResolveParts(input));
+  }
   ASSIGN_OR_RETURN(std::vector<Token> prompt, EncodePrompt(input));
   ASSIGN_OR_RETURN(EngineRequest request,
                    BuildEngineRequest(input, std::move(prompt), model_));
@@ -106,21 +155,28 @@ absl::StatusOr<Generation> GenerateService::Generate(
   if (!request.stop.stop.empty() && tokenizer_ == nullptr) {
     return WithField(NoTokenizer(), "stop.stop");
   }
-  // Only the engine holds the version: a reader that stalls behind the last
-  // event must not keep it alive.
-  if (adapter != nullptr) {
-    generation.adapter = adapter->key;
-    request.tenant = adapter->key.tenant;
+  // Only the engine holds the versions: a reader that stalls behind the last
+  // event must not keep them alive.
+  for (const RequestAdapter& adapter : adapters) {
+    generation.adapters.push_back({adapter.version->key, adapter.scale});
+    request.tenant = adapter.version->key.tenant;
   }
-  request.adapter = std::move(adapter);
   generation.candidates = request.sampling.n;
+  const bool is_watched = monitor_ != nullptr && route.is_watched;
+  EngineRequest copy;
+  if (is_watched && route.shadow != nullptr) copy = request;
+  request.adapters = std::move(adapters);
   ASSIGN_OR_RETURN(generation.stream, engine_.Submit(std::move(request)));
+  if (is_watched) {
+    generation.stream =
+        monitor_->Watch(route, std::move(generation.stream), std::move(copy));
+  }
   return generation;
 }
 
 absl::StatusOr<std::vector<Token>> GenerateService::Tokenize(
     const TokenizeInput& input) {
-  RETURN_IF_ERROR(ResolveTask(input.task).status());
+  RETURN_IF_ERROR(ResolveTask(input.task, "").status());
   return Encode("text", input.text, input.omit_special_tokens,
                 input.parse_special_tokens);
 }
@@ -128,7 +184,7 @@ absl::StatusOr<std::vector<Token>> GenerateService::Tokenize(
 absl::StatusOr<std::string> GenerateService::Detokenize(
     const std::string& task, const std::vector<uint32_t>& ids,
     bool skip_special_tokens) {
-  RETURN_IF_ERROR(ResolveTask(task).status());
+  RETURN_IF_ERROR(ResolveTask(task, "").status());
   if (tokenizer_ == nullptr) return NoTokenizer();
   ASSIGN_OR_RETURN(const std::vector<Token> tokens,
                    CheckTokens("token_ids", ids, model_));

@@ -3,7 +3,8 @@
 // small calls around it.
 //
 // A task is the base model's name, or "[tenant/]name[@version]" of an adapter
-// or alias. An unknown task is an error, never a silent answer of the base.
+// or alias; instead of a task several adapters may be named, each with a scale.
+// An unknown name is an error, never a silent answer of the base.
 //
 // Thread-safe. Nothing waits; work grows with the length of the text only.
 
@@ -12,6 +13,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,14 +23,21 @@
 #include "adapters/adapter_store.h"
 #include "model/tokenizer/tokenizer.h"
 #include "server/engine/engine.h"
+#include "server/frontend/alias_monitor.h"
 #include "server/frontend/generate_request.h"
 #include "server/frontend/model_info.h"
 
 namespace lorikeet {
 
+// One adapter that answers.
+struct GenerationAdapter {
+  AdapterKey key;
+  float scale = 1;
+};
+
 // An admitted request.
 struct Generation {
-  std::optional<AdapterKey> adapter;  // nullopt = base model
+  std::vector<GenerationAdapter> adapters;  // empty = base model
   int32_t candidates = 1;
   std::shared_ptr<TokenStream> stream;
 };
@@ -50,17 +59,19 @@ struct TokenizeInput {
 
 class GenerateService {
  public:
-  // `tokenizer` may be null: then prompts are token ids. All must outlive this.
+  // `tokenizer` may be null: then prompts are token ids. `monitor` may be null:
+  // then aliases have no shadow and no rule. All must outlive this.
   GenerateService(const ModelInfo& model, const Tokenizer* tokenizer,
-                  AdapterStore& adapters, Engine& engine);
+                  AdapterStore& adapters, Engine& engine,
+                  AliasMonitor* monitor);
 
   const ModelInfo& model() const { return model_; }
 
   // Admits a request.
   // Errors: INVALID_ARGUMENT naming field, value and limit; NOT_FOUND /
   // ADAPTER_NOT_FOUND; FAILED_PRECONDITION / ADAPTER_INCOMPATIBLE or
-  // TOKENIZER_MISSING; RESOURCE_EXHAUSTED / QUEUE_FULL; UNAVAILABLE /
-  // SERVER_DRAINING.
+  // TOKENIZER_MISSING; RESOURCE_EXHAUSTED / QUEUE_FULL, or DEVICE_FULL if
+  // adapters to sum are larger than the device; UNAVAILABLE / SERVER_DRAINING.
   absl::StatusOr<Generation> Generate(const GenerateInput& input);
 
   // Errors: as Generate.
@@ -75,8 +86,15 @@ class GenerateService {
   std::vector<ModelEntry> ListModels();
 
  private:
-  // Null = the base model.
-  absl::StatusOr<VersionRef> ResolveTask(const std::string& task);
+  // No version = the base model. `key` chooses between the targets of an alias;
+  // `field` is what messages call `task`.
+  absl::StatusOr<Route> ResolveTask(const std::string& task,
+                                    const std::string& key,
+                                    const std::string& field = "task");
+  // Of a composition.
+  absl::StatusOr<std::vector<RequestAdapter>> ResolveParts(
+      const GenerateInput& input);
+  absl::Status CheckFitsDevice(std::span<const RequestAdapter> adapters);
   absl::StatusOr<std::vector<Token>> Encode(const std::string& field,
                                             const std::string& text,
                                             bool omit_special_tokens,
@@ -88,6 +106,7 @@ class GenerateService {
   const Tokenizer* const tokenizer_;
   AdapterStore& adapters_;
   Engine& engine_;
+  AliasMonitor* const monitor_;
 };
 
 }  // namespace lorikeet

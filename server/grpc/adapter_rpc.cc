@@ -13,6 +13,7 @@
 #include "server/grpc/adapter_watch.h"
 #include "server/grpc/call.h"
 #include "server/grpc/convert.h"
+#include "server/grpc/convert_aliases.h"
 #include "server/grpc/page.h"
 #include "server/grpc/upload_reactor.h"
 
@@ -23,10 +24,13 @@ using google::protobuf::Empty;
 using Stub = v1::AdapterService;
 
 // The methods, outermost first; gRPC's generated templates nest.
+using RawRollouts = Stub::WithRawCallbackMethod_PromoteAlias<
+    Stub::WithRawCallbackMethod_RollBackAlias<
+        Stub::WithRawCallbackMethod_ListAuditEntries<Stub::Service>>>;
 using RawAliases =
     Stub::WithRawCallbackMethod_SetAlias<Stub::WithRawCallbackMethod_GetAlias<
         Stub::WithRawCallbackMethod_ListAliases<
-            Stub::WithRawCallbackMethod_DeleteAlias<Stub::Service>>>>;
+            Stub::WithRawCallbackMethod_DeleteAlias<RawRollouts>>>>;
 using RawStreams = Stub::WithRawCallbackMethod_WatchAdapters<
     Stub::WithRawCallbackMethod_UploadAdapter<RawAliases>>;
 using RawResidency = Stub::WithRawCallbackMethod_LoadAdapter<
@@ -44,6 +48,8 @@ using Unary = grpc::ServerUnaryReactor;
 
 // Longest drain that a call may ask for.
 constexpr absl::Duration kMaxDrain = absl::Hours(24);
+// Of a reason for the audit trail.
+constexpr size_t kMaxReasonBytes = 256;
 
 template <typename Request>
 absl::StatusOr<std::optional<absl::Duration>> DrainTimeout(
@@ -70,9 +76,9 @@ class AdapterRpc final : public RawService {
     return RunUnary<v1::CreateAdapterRequest, v1::Adapter>(
         context, in, out, queues_.slow,
         [this](const v1::CreateAdapterRequest& request,
-               const CallLimits&) -> absl::StatusOr<v1::Adapter> {
+               const CallLimits& limits) -> absl::StatusOr<v1::Adapter> {
           ASSIGN_OR_RETURN(const CreateAdapterInput input,
-                           ToCreateInput(request));
+                           ToCreateInput(request, limits.actor));
           return ToMessage(service_.Create(input));
         });
   }
@@ -81,9 +87,9 @@ class AdapterRpc final : public RawService {
     return RunUnary<v1::UpdateAdapterRequest, v1::Adapter>(
         context, in, out, queues_.slow,
         [this](const v1::UpdateAdapterRequest& request,
-               const CallLimits&) -> absl::StatusOr<v1::Adapter> {
+               const CallLimits& limits) -> absl::StatusOr<v1::Adapter> {
           ASSIGN_OR_RETURN(const UpdateAdapterInput input,
-                           ToUpdateInput(request));
+                           ToUpdateInput(request, limits.actor));
           return ToMessage(service_.Update(input));
         });
   }
@@ -150,8 +156,11 @@ class AdapterRpc final : public RawService {
   Unary* SetAlias(Context* context, const Bytes* in, Bytes* out) override {
     return RunUnary<v1::SetAliasRequest, v1::Alias>(
         context, in, out, queues_.small,
-        [this](const v1::SetAliasRequest& request, const CallLimits&) {
-          return SetOneAlias(request.alias());
+        [this](const v1::SetAliasRequest& request,
+               const CallLimits& limits) -> absl::StatusOr<v1::Alias> {
+          ASSIGN_OR_RETURN(const AliasInput input,
+                           ToAliasInput(request.alias(), limits.actor));
+          return ToMessage(service_.SetAlias(input));
         });
   }
 
@@ -162,11 +171,7 @@ class AdapterRpc final : public RawService {
                const CallLimits&) -> absl::StatusOr<v1::Alias> {
           ASSIGN_OR_RETURN(const ResourceName name,
                            ParseName("name", "aliases", request.name()));
-          ASSIGN_OR_RETURN(const AliasInfo info,
-                           service_.GetAlias(name.tenant, name.id));
-          v1::Alias alias;
-          ToProto(info, &alias);
-          return alias;
+          return ToMessage(service_.GetAlias(name.tenant, name.id));
         });
   }
 
@@ -182,13 +187,56 @@ class AdapterRpc final : public RawService {
     return RunUnary<v1::DeleteAliasRequest, Empty>(
         context, in, out, queues_.small,
         [this](const v1::DeleteAliasRequest& request,
-               const CallLimits&) -> absl::StatusOr<Empty> {
+               const CallLimits& limits) -> absl::StatusOr<Empty> {
           ASSIGN_OR_RETURN(const ResourceName name,
                            ParseName("name", "aliases", request.name()));
           ASSIGN_OR_RETURN(const std::optional<uint64_t> etag,
                            ParseEtag(request.etag()));
-          RETURN_IF_ERROR(service_.DeleteAlias(name.tenant, name.id, etag));
+          RETURN_IF_ERROR(
+              service_.DeleteAlias(name.tenant, name.id, {etag, limits.actor}));
           return Empty();
+        });
+  }
+
+  Unary* PromoteAlias(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::PromoteAliasRequest, v1::Alias>(
+        context, in, out, queues_.small,
+        [this](const v1::PromoteAliasRequest& request,
+               const CallLimits& limits) -> absl::StatusOr<v1::Alias> {
+          ASSIGN_OR_RETURN(const ResourceName name,
+                           ParseName("name", "aliases", request.name()));
+          ASSIGN_OR_RETURN(const std::optional<uint64_t> etag,
+                           ParseEtag(request.etag()));
+          return ToMessage(service_.PromoteAlias(
+              name.tenant, name.id, request.version(), {etag, limits.actor}));
+        });
+  }
+
+  Unary* RollBackAlias(Context* context, const Bytes* in, Bytes* out) override {
+    return RunUnary<v1::RollBackAliasRequest, v1::Alias>(
+        context, in, out, queues_.small,
+        [this](const v1::RollBackAliasRequest& request,
+               const CallLimits& limits) -> absl::StatusOr<v1::Alias> {
+          ASSIGN_OR_RETURN(const ResourceName name,
+                           ParseName("name", "aliases", request.name()));
+          ASSIGN_OR_RETURN(const std::optional<uint64_t> etag,
+                           ParseEtag(request.etag()));
+          if (request.reason().size() > kMaxReasonBytes) {
+            return RangeError("reason length",
+                              absl::StrCat(request.reason().size()),
+                              absl::StrCat("[0, ", kMaxReasonBytes, "] bytes"));
+          }
+          return ToMessage(service_.RollBackAlias(
+              name.tenant, name.id, {etag, limits.actor, request.reason()}));
+        });
+  }
+
+  Unary* ListAuditEntries(Context* context, const Bytes* in,
+                          Bytes* out) override {
+    return RunUnary<v1::ListAuditEntriesRequest, v1::ListAuditEntriesResponse>(
+        context, in, out, queues_.small,
+        [this](const v1::ListAuditEntriesRequest& request, const CallLimits&) {
+          return ListAudit(request);
         });
   }
 
@@ -199,6 +247,14 @@ class AdapterRpc final : public RawService {
     v1::Adapter adapter;
     ToProto(*info, model_, service_.LoadError(*info), &adapter);
     return adapter;
+  }
+
+  static absl::StatusOr<v1::Alias> ToMessage(
+      const absl::StatusOr<AliasView>& view) {
+    if (!view.ok()) return view.status();
+    v1::Alias alias;
+    ToProto(*view, &alias);
+    return alias;
   }
 
   absl::StatusOr<Empty> Delete(const v1::DeleteAdapterRequest& request,
@@ -236,9 +292,13 @@ class AdapterRpc final : public RawService {
                      ToTier("tier", request.tier(), Tier::kDisk));
     ASSIGN_OR_RETURN(const std::optional<absl::Duration> timeout,
                      DrainTimeout(request));
-    return ToMessage(service_.Unload(name.tenant, name.id, tier,
-                                     ToPolicy(request.in_flight()), timeout,
-                                     limits));
+    ASSIGN_OR_RETURN(
+        const AdapterService::Unloaded unloaded,
+        service_.Unload(name.tenant, name.id, tier,
+                        ToPolicy(request.in_flight()), timeout, limits));
+    ASSIGN_OR_RETURN(v1::Adapter adapter, ToMessage(unloaded.info));
+    adapter.set_freed_bytes(static_cast<uint64_t>(unloaded.freed_bytes));
+    return adapter;
   }
 
   absl::StatusOr<v1::ListAdaptersResponse> List(
@@ -290,38 +350,42 @@ class AdapterRpc final : public RawService {
     return response;
   }
 
-  absl::StatusOr<v1::Alias> SetOneAlias(const v1::Alias& in) {
-    ASSIGN_OR_RETURN(const ResourceName name,
-                     ParseName("alias.name", "aliases", in.name()));
-    if (in.targets_size() != 1) {
-      return FieldError("alias.targets",
-                        absl::StrCat("has ", in.targets_size(),
-                                     " entries, exactly 1 is supported"));
-    }
-    ASSIGN_OR_RETURN(const std::optional<uint64_t> etag, ParseEtag(in.etag()));
-    ASSIGN_OR_RETURN(
-        const AliasInfo info,
-        service_.SetAlias(name.tenant, name.id, in.targets(0).version(), etag));
-    v1::Alias alias;
-    ToProto(info, &alias);
-    return alias;
-  }
-
   absl::StatusOr<v1::ListAliasesResponse> ListAll(
       const v1::ListAliasesRequest& request) {
     ASSIGN_OR_RETURN(const std::string tenant,
                      ParseTenant("parent", request.parent()));
-    ASSIGN_OR_RETURN(std::vector<AliasInfo> all, service_.ListAliases(tenant));
+    ASSIGN_OR_RETURN(std::vector<AliasView> all, service_.ListAliases(tenant));
     ASSIGN_OR_RETURN(
-        const Page<AliasInfo> page,
-        CutPage<AliasInfo>(
+        const Page<AliasView> page,
+        CutPage<AliasView>(
             std::move(all), request.page_size(), request.page_token(),
-            [](const AliasInfo& info) { return info.name; }, NameBefore));
+            [](const AliasView& view) { return view.info.name; }, NameBefore));
     v1::ListAliasesResponse response;
-    for (const AliasInfo& info : page.entries) {
-      ToProto(info, response.add_aliases());
+    for (const AliasView& view : page.entries) {
+      ToProto(view, response.add_aliases());
     }
     response.set_next_page_token(page.next_page_token);
+    return response;
+  }
+
+  absl::StatusOr<v1::ListAuditEntriesResponse> ListAudit(
+      const v1::ListAuditEntriesRequest& request) {
+    AuditQuery query;
+    ASSIGN_OR_RETURN(query.tenant, ParseTenant("parent", request.parent()));
+    query.name = request.resource();
+    ASSIGN_OR_RETURN(query.limit, PageSize(request.page_size()));
+    if (!request.page_token().empty() &&
+        !absl::SimpleAtoi(request.page_token(), &query.before)) {
+      return FieldError("page_token", "is none that the server gave");
+    }
+    ASSIGN_OR_RETURN(const AuditPage page, service_.ReadAudit(query));
+    v1::ListAuditEntriesResponse response;
+    for (const AuditEntry& entry : page.entries) {
+      ToProto(entry, response.add_entries());
+    }
+    if (page.has_more) {
+      response.set_next_page_token(absl::StrCat(page.entries.back().id));
+    }
     return response;
   }
 

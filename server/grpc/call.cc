@@ -70,6 +70,7 @@ CallLimits LimitsOf(const grpc::CallbackServerContext& context) {
   // A caller without a deadline has one some centuries from now.
   limits.timeout = absl::FromChrono(context.deadline()) - absl::Now();
   limits.cancelled = [&context] { return context.IsCancelled(); };
+  limits.actor = context.peer();
   return limits;
 }
 

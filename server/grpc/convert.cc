@@ -14,12 +14,6 @@
 namespace lorikeet {
 namespace {
 
-void ToProto(absl::Time in, google::protobuf::Timestamp* out) {
-  const int64_t nanos = absl::ToUnixNanos(in);
-  out->set_seconds(nanos / 1000000000);
-  out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
-}
-
 template <typename Map>
 Labels ToLabels(const Map& in) {
   Labels labels(in.begin(), in.end());
@@ -135,6 +129,10 @@ void ToProto(const AdapterVersionInfo& in, v1::LoraSpec* out) {
   out->set_rank(ToUint32(in.max_rank));
   out->set_alpha(static_cast<float>(in.alpha));
   out->set_use_rslora(in.use_rslora);
+  for (const std::string& key : in.features.keys) {
+    out->add_features(key);
+    if (key == "use_dora") out->set_use_dora(true);
+  }
   for (const std::string& target : in.target_modules) {
     out->add_target_modules(target);
   }
@@ -231,6 +229,11 @@ absl::StatusOr<std::optional<uint64_t>> ParseEtag(const std::string& etag) {
 absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in) {
   GenerateInput out;
   out.task = in.task();
+  for (const v1::AdapterPart& part : in.adapters()) {
+    out.adapters.push_back(
+        {part.name(),
+         part.has_scale() ? std::optional<float>(part.scale()) : std::nullopt});
+  }
   if (in.prompt_case() == v1::GenerateRequest::kText) out.text = in.text();
   if (in.prompt_case() == v1::GenerateRequest::kTokenIds) {
     out.token_ids.emplace(in.token_ids().ids().begin(),
@@ -246,6 +249,7 @@ absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in) {
                       "and output.omit_text leave nothing to send");
   }
   out.priority = in.priority();
+  out.routing_key = in.routing_key();
   out.labels = ToLabels(in.labels());
   return out;
 }
@@ -253,11 +257,19 @@ absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in) {
 void ToProto(const StartedEvent& in, const EventContext& context,
              v1::GenerationStarted* out) {
   out->set_request_id(context.request_id);
-  if (context.adapter.has_value()) {
-    const AdapterKey& key = *context.adapter;
+  if (context.adapters.size() == 1) {
+    const AdapterKey& key = context.adapters[0].key;
     out->set_adapter(AdapterName(key.tenant, key.name));
     out->set_adapter_revision(key.digest.ToHex());
     out->set_adapter_version(key.version);
+  }
+  for (const GenerationAdapter& adapter : context.adapters) {
+    if (!context.names_parts) break;
+    v1::ResolvedAdapter* const part = out->add_adapters();
+    part->set_adapter(AdapterName(adapter.key.tenant, adapter.key.name));
+    part->set_revision(adapter.key.digest.ToHex());
+    part->set_version(adapter.key.version);
+    part->set_scale(adapter.scale);
   }
   out->set_prompt_tokens(ToUint32(in.prompt_tokens));
   out->set_cached_tokens(ToUint32(in.cached_tokens));
@@ -311,8 +323,9 @@ void Append(v1::TokenDelta&& delta, v1::TokenDelta* out) {
 }
 
 absl::StatusOr<CreateAdapterInput> ToCreateInput(
-    const v1::CreateAdapterRequest& in) {
+    const v1::CreateAdapterRequest& in, const std::string& actor) {
   CreateAdapterInput out;
+  out.actor = actor;
   ASSIGN_OR_RETURN(out.tenant, ParseTenant("parent", in.parent()));
   out.name = in.adapter_id();
   out.display_name = in.adapter().display_name();
@@ -325,8 +338,9 @@ absl::StatusOr<CreateAdapterInput> ToCreateInput(
 }
 
 absl::StatusOr<UpdateAdapterInput> ToUpdateInput(
-    const v1::UpdateAdapterRequest& in) {
+    const v1::UpdateAdapterRequest& in, const std::string& actor) {
   UpdateAdapterInput out;
+  out.actor = actor;
   const v1::Adapter& adapter = in.adapter();
   ASSIGN_OR_RETURN(ResourceName name,
                    ParseName("adapter.name", "adapters", adapter.name()));
@@ -413,13 +427,6 @@ void ToProto(const AdapterVersionInfo& in, v1::Version* out) {
   ToProto(in.create_time, out->mutable_create_time());
 }
 
-void ToProto(const AliasInfo& in, v1::Alias* out) {
-  out->set_name(AliasName(in.tenant, in.name));
-  out->add_targets()->set_version(
-      absl::StrCat(in.target.name, "@", in.target.version));
-  out->set_etag(absl::StrCat(in.etag));
-}
-
 void ToProto(const AdminService& in, v1::GetServerInfoResponse* out) {
   const ModelInfo& model = in.model();
   out->set_version(model.program_version);
@@ -454,6 +461,12 @@ void ToProto(const ServerLoad& in, v1::Load* out) {
   out->set_adapter_loads(static_cast<uint64_t>(in.adapters.loads));
   out->set_adapter_evictions(static_cast<uint64_t>(in.adapters.evictions));
   out->set_preemptions(static_cast<uint64_t>(scheduler.preemptions));
+}
+
+void ToProto(absl::Time in, google::protobuf::Timestamp* out) {
+  const int64_t nanos = absl::ToUnixNanos(in);
+  out->set_seconds(nanos / 1000000000);
+  out->set_nanos(static_cast<int32_t>(nanos % 1000000000));
 }
 
 void ToProto(absl::Duration in, google::protobuf::Duration* out) {

@@ -9,12 +9,14 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "google/protobuf/duration.pb.h"
+#include "google/protobuf/timestamp.pb.h"
 #include "lorikeet/v1/adapters.pb.h"
 #include "lorikeet/v1/admin.pb.h"
 #include "lorikeet/v1/inference.pb.h"
@@ -51,7 +53,8 @@ absl::StatusOr<GenerateInput> ToGenerateInput(const v1::GenerateRequest& in);
 // Says what a generation's events look like in messages.
 struct EventContext {
   std::string request_id;
-  std::optional<AdapterKey> adapter;
+  std::vector<GenerationAdapter> adapters;
+  bool names_parts = false;  // the request had `adapters`
   bool omit_token_ids = false;
   std::function<std::string(Token)> token_bytes;
 };
@@ -66,9 +69,9 @@ void Append(v1::TokenDelta&& delta, v1::TokenDelta* out);
 // ---- adapters --------------------------------------------------------------
 
 absl::StatusOr<CreateAdapterInput> ToCreateInput(
-    const v1::CreateAdapterRequest& in);
+    const v1::CreateAdapterRequest& in, const std::string& actor);
 absl::StatusOr<UpdateAdapterInput> ToUpdateInput(
-    const v1::UpdateAdapterRequest& in);
+    const v1::UpdateAdapterRequest& in, const std::string& actor);
 InFlightPolicy ToPolicy(v1::InFlightPolicy in);
 // Errors: INVALID_ARGUMENT naming `field` for an unknown number.
 absl::StatusOr<Tier> ToTier(absl::string_view field, v1::Tier in,
@@ -77,7 +80,6 @@ absl::StatusOr<Tier> ToTier(absl::string_view field, v1::Tier in,
 void ToProto(const AdapterInfo& in, const ModelInfo& model,
              const absl::Status& error, v1::Adapter* out);
 void ToProto(const AdapterVersionInfo& in, v1::Version* out);
-void ToProto(const AliasInfo& in, v1::Alias* out);
 
 // ---- administration --------------------------------------------------------
 
@@ -86,6 +88,7 @@ void ToProto(const ServerLoad& in, v1::Load* out);
 
 // ---- time ------------------------------------------------------------------
 
+void ToProto(absl::Time in, google::protobuf::Timestamp* out);
 void ToProto(absl::Duration in, google::protobuf::Duration* out);
 // Errors: INVALID_ARGUMENT naming `field`, value and limits.
 absl::StatusOr<absl::Duration> ToDuration(absl::string_view field,

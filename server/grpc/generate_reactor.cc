@@ -81,6 +81,8 @@ void GenerateCall::Start(const absl::Status& read,
       EndLocked(input.status());
       return;
     }
+    // Without a key of the caller's each request is on its own.
+    if (input->routing_key.empty()) input->routing_key = *id;
     events_.request_id = *std::move(id);
     events_.omit_token_ids = request.output().omit_token_ids();
     events_.token_bytes = [&service = service_](Token token) {
@@ -116,7 +118,8 @@ void GenerateCall::Admit(const GenerateInput& input) {
       stream->Cancel();
       return;
     }
-    events_.adapter = std::move(generation->adapter);
+    events_.adapters = std::move(generation->adapters);
+    events_.names_parts = !input.adapters.empty();
     candidates_ = generation->candidates;
     stream_ = stream;
   }

@@ -15,6 +15,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "base/status.h"
 #include "base/text.h"
 #include "server/frontend/error.h"
 
@@ -22,6 +23,17 @@ namespace lorikeet {
 
 inline constexpr int32_t kDefaultPageSize = 100;
 inline constexpr int32_t kMaxPageSize = 1000;
+
+// Returns how many entries a page has. Errors: INVALID_ARGUMENT for a negative
+// size.
+inline absl::StatusOr<int32_t> PageSize(int32_t page_size) {
+  if (page_size < 0) {
+    return RangeError("page_size", absl::StrCat(page_size),
+                      absl::StrCat("[0, ", kMaxPageSize, "]"));
+  }
+  if (page_size == 0) return kDefaultPageSize;
+  return page_size < kMaxPageSize ? page_size : kMaxPageSize;
+}
 
 template <typename Entry>
 struct Page {
@@ -37,14 +49,8 @@ absl::StatusOr<Page<Entry>> CutPage(
     std::vector<Entry> all, int32_t page_size, const std::string& page_token,
     const std::function<std::string(const Entry&)>& key,
     const std::function<bool(const std::string&, const std::string&)>& before) {
-  if (page_size < 0) {
-    return RangeError("page_size", absl::StrCat(page_size),
-                      absl::StrCat("[0, ", kMaxPageSize, "]"));
-  }
-  const size_t size =
-      page_size == 0 ? static_cast<size_t>(kDefaultPageSize)
-                     : static_cast<size_t>(
-                           page_size < kMaxPageSize ? page_size : kMaxPageSize);
+  ASSIGN_OR_RETURN(const int32_t count, PageSize(page_size));
+  const size_t size = static_cast<size_t>(count);
   Page<Entry> page;
   for (Entry& entry : all) {
     if (!page_token.empty() && !before(page_token, key(entry))) continue;

@@ -77,9 +77,11 @@ class UploadCall final : public grpc::ServerReadReactor<grpc::ByteBuffer>,
                         "is not the first message");
     }
     if (request.has_header()) {
-      ASSIGN_OR_RETURN(target_, ToCreateInput(request.header()));
+      ASSIGN_OR_RETURN(target_,
+                       ToCreateInput(request.header(), context_.peer()));
     } else {
-      ASSIGN_OR_RETURN(target_, ToUpdateInput(request.update()));
+      ASSIGN_OR_RETURN(target_,
+                       ToUpdateInput(request.update(), context_.peer()));
     }
     ASSIGN_OR_RETURN(upload_, service_.BeginUpload());
     return absl::OkStatus();

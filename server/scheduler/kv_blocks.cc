@@ -32,7 +32,7 @@ std::vector<PrefixCache::Hit> KvBlocks::FindPrefix(const Sequence& s) const {
   PrefixCache::Link link;
   for (int64_t i = 0; i < (s.num_tokens() - 1) / block_size_; ++i) {
     const auto hit =
-        cache_.Lookup(s.entry->request.domain, link,
+        cache_.Lookup(DomainOf(s, i), link,
                       tokens.subspan(static_cast<size_t>(i * block_size_),
                                      static_cast<size_t>(block_size_)));
     if (!hit.has_value()) break;
@@ -40,6 +40,10 @@ std::vector<PrefixCache::Hit> KvBlocks::FindPrefix(const Sequence& s) const {
     link = hit->link;
   }
   return hits;
+}
+
+const KvDomain& KvBlocks::DomainOf(const Sequence& s, int64_t block) const {
+  return s.entry->request.DomainAt((block + 1) * block_size_ - 1);
 }
 
 int64_t KvBlocks::CountUnused(std::span<const PrefixCache::Hit> hits) const {
@@ -95,13 +99,13 @@ void KvBlocks::Fork(const Sequence& from, Sequence* to) {
 
 void KvBlocks::Register(Sequence* s) {
   if (!prefix_caching_ || !s->entry->request.use_prefix_cache) return;
-  const KvDomain& domain = s->entry->request.domain;
   const std::span<const Token> tokens(s->tokens);
   for (; s->num_registered < s->num_computed / block_size_;
        ++s->num_registered) {
     const auto block_tokens =
         tokens.subspan(static_cast<size_t>(s->num_registered * block_size_),
                        static_cast<size_t>(block_size_));
+    const KvDomain& domain = DomainOf(*s, s->num_registered);
     int32_t& block = s->blocks[static_cast<size_t>(s->num_registered)];
     if (const auto hit = cache_.Lookup(domain, s->prefix_link, block_tokens)) {
       // The same tokens behind the same prefix: the same bits. Keep one.

@@ -58,6 +58,9 @@ class KvBlocks {
 
  private:
   int64_t CountCopiesFrom(int32_t block) const;
+  // The domain of a full block: that of its last position. One that a domain
+  // begins within is of the new domain, which says where it began.
+  const KvDomain& DomainOf(const Sequence& s, int64_t block) const;
 
   const int64_t block_size_;
   const bool prefix_caching_;

@@ -14,6 +14,12 @@
 
 namespace lorikeet {
 
+const KvDomain& SchedulerRequest::DomainAt(int64_t position) const {
+  size_t i = domains.size() - 1;
+  while (domains[i].from_position > position) --i;
+  return domains[i].domain;
+}
+
 std::unique_ptr<Scheduler> Scheduler::Create(const SchedulerOptions& options) {
   return std::make_unique<SchedulerImpl>(options);
 }
@@ -28,6 +34,7 @@ SchedulerImpl::SchedulerImpl(const SchedulerOptions& options)
 
 bool SchedulerImpl::Add(SchedulerRequest request) {
   CHECK(!request.prompt.empty() && request.max_tokens >= 1);
+  CHECK(!request.domains.empty() && request.domains[0].from_position == 0);
   CHECK(request.num_candidates >= 1 &&
         request.num_candidates <= options_.max_num_seqs);
   CHECK_LE(blocks_.BlocksFor(static_cast<int64_t>(request.prompt.size()) +
@@ -38,10 +45,12 @@ bool SchedulerImpl::Add(SchedulerRequest request) {
   auto entry = std::make_unique<RequestEntry>();
   entry->request = std::move(request);
   entry->alive = entry->request.num_candidates;
-  if (entry->request.adapter.has_value()) {
-    entry->adapter = &adapters_[*entry->request.adapter];
-    entry->adapter->key = *entry->request.adapter;
-    ++entry->adapter->requests;
+  for (const AdapterKey& key : entry->request.adapters) {
+    AdapterUse* use = &adapters_[key];
+    CHECK(std::ranges::find(entry->adapters, use) == entry->adapters.end());
+    use->key = key;
+    ++use->requests;
+    entry->adapters.push_back(use);
   }
   for (int32_t c = 0; c < entry->request.num_candidates; ++c) {
     auto s = std::make_unique<Sequence>();
@@ -173,17 +182,16 @@ Sequence* SchedulerImpl::FindSequence(SequenceId id) const {
 }
 
 void SchedulerImpl::SetState(Sequence* s, Sequence::State state) {
-  AdapterUse* adapter = s->entry->adapter;
   if (s->state == Sequence::State::kWaiting) waiting_.erase(s);
   if (s->state == Sequence::State::kRunning) {
     running_.erase(s);
-    if (adapter != nullptr) --adapter->running;
+    for (AdapterUse* use : s->entry->adapters) --use->running;
   }
   s->state = state;
   if (state == Sequence::State::kWaiting) waiting_.insert(s);
   if (state == Sequence::State::kRunning) {
     running_.insert(s);
-    if (adapter != nullptr) ++adapter->running;
+    for (AdapterUse* use : s->entry->adapters) ++use->running;
   }
 }
 
@@ -204,8 +212,10 @@ void SchedulerImpl::EraseRequest(RequestEntry* entry) {
     sequences_.erase(s->id);
   }
   if (!entry->was_admitted) --num_new_;
-  if (entry->adapter != nullptr && --entry->adapter->requests == 0) {
-    adapters_.erase(*entry->request.adapter);
+  for (AdapterUse* use : entry->adapters) {
+    if (--use->requests > 0) continue;
+    const AdapterKey key = use->key;  // erase takes no part of the element
+    adapters_.erase(key);
   }
   requests_.erase(entry->request.id);
 }
@@ -238,7 +248,7 @@ void SchedulerImpl::CheckInvariants() const {
   for (const auto& [id, entry] : requests_) {
     num_new += entry->was_admitted ? 0 : 1;
     int64_t alive = 0;
-    if (entry->adapter != nullptr) ++uses[entry->adapter->key].first;
+    for (const AdapterUse* use : entry->adapters) ++uses[use->key].first;
     for (const auto& s : entry->sequences) {
       all.push_back(s.get());
       CHECK(FindSequence(s->id) == s.get());
@@ -252,9 +262,8 @@ void SchedulerImpl::CheckInvariants() const {
       num_waiting += waits ? 1 : 0;
       num_running += runs ? 1 : 0;
       alive += s->state != Sequence::State::kEnded ? 1 : 0;
-      if (runs && entry->adapter != nullptr) {
-        ++uses[entry->adapter->key].second;
-      }
+      if (!runs) continue;
+      for (const AdapterUse* use : entry->adapters) ++uses[use->key].second;
     }
     CHECK_EQ(alive, entry->alive);
     CHECK_GT(alive, 0);

@@ -47,18 +47,27 @@ struct KvDomain {
   friend auto operator<=>(const KvDomain&, const KvDomain&) = default;
 };
 
+// From a position on, until the next one of a list. An adapter that begins to
+// act in the middle of a prompt shares what comes before with the base.
+struct KvDomainStart {
+  int32_t from_position = 0;
+  KvDomain domain;
+};
+
 // What the scheduler must know of a request. Immutable once added.
 struct SchedulerRequest {
   RequestId id;
-  absl::Duration arrival;      // of Clock::Now()
-  std::vector<Token> prompt;   // at least one
-  int32_t num_candidates = 1;  // n > 1 share the prompt's blocks
-  int32_t max_tokens = 1;      // per candidate, >= 1
-  KvDomain domain;
-  std::optional<AdapterKey> adapter;  // must be resident to run
-  int32_t priority = 0;               // smaller first, then by arrival
+  absl::Duration arrival;                     // of Clock::Now()
+  std::vector<Token> prompt;                  // at least one
+  int32_t num_candidates = 1;                 // n > 1 share the prompt's blocks
+  int32_t max_tokens = 1;                     // per candidate, >= 1
+  std::vector<KvDomainStart> domains = {{}};  // ascend; the first is at 0
+  std::vector<AdapterKey> adapters;  // all must be resident to run; none twice
+  int32_t priority = 0;              // smaller first, then by arrival
   bool use_prefix_cache = true;
   bool all_prompt_logits = false;  // prompt logprobs: every row's logits
+
+  const KvDomain& DomainAt(int64_t position) const;
 };
 
 struct SchedulerOptions {
@@ -80,9 +89,9 @@ class ResidencyView {
   // True if the adapter is on the device now; the engine keeps it there while
   // a planned row uses it.
   virtual bool IsResident(const AdapterKey& key) const = 0;
-  // True if it is on the device or could be brought there beside the ones in
-  // use by running sequences.
-  virtual bool HasRoomFor(const AdapterKey& key) const = 0;
+  // True if all of `keys` are on the device or could be brought there, beside
+  // the ones in use by running sequences.
+  virtual bool HasRoomFor(std::span<const AdapterKey> keys) const = 0;
 };
 
 // One sequence's rows in a step.

@@ -78,6 +78,8 @@ class SchedulerImpl final : public Scheduler {
   void FillPlan(StepPlan* plan) const;
 
   bool IsResident(AdapterUse* use, const ResidencyView& residency);
+  bool AreResident(const std::vector<AdapterUse*>& uses,
+                   const ResidencyView& residency);
   int64_t PlacesTaken() const;
   int64_t BlocksPromised() const;
   // Preempts somebody for `s`; false if there is nobody it may preempt.

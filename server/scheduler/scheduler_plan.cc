@@ -78,14 +78,16 @@ void SchedulerImpl::AdmitWaiting(const ResidencyView& residency,
 
 bool SchedulerImpl::MayAdmit(Sequence* s, const ResidencyView& residency,
                              AdmissionRules* rules, StepPlan* plan) {
-  AdapterUse* use = s->entry->adapter;
-  if (use == nullptr) return true;
+  const std::vector<AdapterUse*>& uses = s->entry->adapters;
+  if (uses.empty()) return true;
   if (rules->no_adapters) return false;
-  if (rules->no_other_adapters && use->running == 0) return false;
-  if (IsResident(use, residency)) return true;
+  const bool brings_another = std::ranges::any_of(
+      uses, [](const AdapterUse* use) { return use->running == 0; });
+  if (rules->no_other_adapters && brings_another) return false;
+  if (AreResident(uses, residency)) return true;
   if (s->passes >= options_.max_passes) {
     rules->no_other_adapters = true;
-    const bool has_room = residency.HasRoomFor(use->key);
+    const bool has_room = residency.HasRoomFor(s->entry->request.adapters);
     if (!has_room || s->passes >= kPatience * options_.max_passes) {
       rules->no_adapters = true;
     }
@@ -154,13 +156,14 @@ void SchedulerImpl::PlanRows(Sequence* s, StepPlan* plan) {
 void SchedulerImpl::ListPromotions(const ResidencyView& residency,
                                    StepPlan* plan) {
   for (const Sequence* s : waiting_) {
-    if (plan->promote.size() == StepPlan::kMaxPromote) return;
-    AdapterUse* use = s->entry->adapter;
-    if (use == nullptr || s->entry->is_paused) continue;
-    IsResident(use, residency);  // Resets is_listed in the first look.
-    if (use->running > 0 || use->is_listed) continue;
-    use->is_listed = true;
-    plan->promote.push_back(use->key);
+    if (s->entry->is_paused) continue;
+    for (AdapterUse* use : s->entry->adapters) {
+      if (plan->promote.size() == StepPlan::kMaxPromote) return;
+      IsResident(use, residency);  // Resets is_listed in the first look.
+      if (use->running > 0 || use->is_listed) continue;
+      use->is_listed = true;
+      plan->promote.push_back(use->key);
+    }
   }
 }
 
@@ -198,6 +201,14 @@ bool SchedulerImpl::IsResident(AdapterUse* use,
   return use->is_resident;
 }
 
+bool SchedulerImpl::AreResident(const std::vector<AdapterUse*>& uses,
+                                const ResidencyView& residency) {
+  bool all = true;
+  // Each is looked at: to look keeps it there until the plan is made.
+  for (AdapterUse* use : uses) all = IsResident(use, residency) && all;
+  return all;
+}
+
 int64_t SchedulerImpl::PlacesTaken() const {
   int64_t places = 0;
   for (const Sequence* s : running_) places += s->num_places();
@@ -225,7 +236,7 @@ bool SchedulerImpl::PreemptPaused(bool with_adapter_only, StepPlan* plan) {
   for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
     const RequestEntry& entry = *(*it)->entry;
     if (!entry.is_paused) continue;
-    if (with_adapter_only && entry.adapter == nullptr) continue;
+    if (with_adapter_only && entry.adapters.empty()) continue;
     Preempt(*it, plan);
     return true;
   }

@@ -32,7 +32,7 @@ struct AdapterUse {
 
 struct RequestEntry {
   SchedulerRequest request;
-  AdapterUse* adapter = nullptr;                     // null = base
+  std::vector<AdapterUse*> adapters;                 // empty = base
   std::vector<std::unique_ptr<Sequence>> sequences;  // by candidate
   bool is_paused = false;
   bool was_admitted = false;

@@ -207,5 +207,45 @@ TEST_F(AdapterLoaderTest, EndsWithLoadsThatWaitAndLeasesThatStay) {
   EXPECT_NE(a.slot(), nullptr);
 }
 
+// ---- hints ------------------------------------------------------------------
+
+TEST_F(AdapterLoaderTest, AHintBringsAnAdapterToTheHostOnly) {
+  loader_->Hint(Key("a"), users_, 400);
+  AwaitLoads(1);
+  EXPECT_EQ(loader_->TierOf(Key("a")), Tier::kHost);
+  loader_->Hint(Key("a"), users_, 400);  // nothing to do
+  ASSERT_TRUE(Load("a").ok());
+  EXPECT_EQ(reads_, 1);
+}
+
+TEST_F(AdapterLoaderTest, AHintEvictsNothing) {
+  Start(/*slots=*/2, /*device_bytes=*/1000, /*host_bytes=*/700);
+  ASSERT_TRUE(Load("a", Tier::kHost).ok());
+  loader_->Hint(Key("b"), users_, 400);
+  ASSERT_TRUE(Load("a").ok());  // a load later nothing has happened
+  EXPECT_EQ(loader_->TierOf(Key("b")), Tier::kDisk);
+  EXPECT_EQ(reads_, 1);
+}
+
+TEST_F(AdapterLoaderTest, AHintThatFailsIsForgotten) {
+  loader_->Hint(Key("bad"), users_, 400);
+  AwaitLoads(1);
+  EXPECT_TRUE(loader_->LoadError(Key("bad")).ok());
+  // Who asks for it gets its error at once, not after a while.
+  EXPECT_EQ(Load("bad").code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(reads_, 2);
+}
+
+TEST_F(AdapterLoaderTest, ARequestTakesAHintOver) {
+  ops_.CloseGate();
+  loader_->Prefetch(Key("x"), users_);
+  ops_.AwaitPacker();
+  loader_->Hint(Key("a"), users_, 400);
+  loader_->Prefetch(Key("a"), users_);
+  ops_.OpenGate();
+  ASSERT_TRUE(Load("a").ok());
+  EXPECT_EQ(loader_->TierOf(Key("a")), Tier::kDevice);
+}
+
 }  // namespace
 }  // namespace lorikeet

@@ -9,6 +9,7 @@
 #include "base/background_queue.h"
 #include "base/reason.h"
 #include "tests/adapters/fake_ops.h"
+#include "tests/adapters/store_fixture.h"
 #include "tests/adapters/test_adapter.h"
 #include "tests/testing/golden.h"
 
@@ -18,67 +19,15 @@ namespace {
 namespace stdfs = std::filesystem;
 using ::testing::ElementsAre;
 using testing::FakeOps;
-using testing::FreshTempDir;
 using ::testing::HasSubstr;
 using testing::SmallBase;
 using testing::WriteAdapter;
-using Mode = AdapterStore::RegisterRequest::Mode;
 
 constexpr absl::Duration kLong = absl::Seconds(60);
 // Of WriteAdapter: 64 values of 4 bytes.
 constexpr int64_t kAdapterBytes = 256;
 
-class AdapterStoreTest : public ::testing::Test {
- protected:
-  AdapterStoreTest() {
-    options_.state_dir = root_ + "/state";
-    options_.roots = {root_ + "/allowed"};
-    options_.host_bytes = 1 << 20;
-    options_.device_bytes = 1 << 20;
-    options_.max_device_adapters = 2;
-    stdfs::create_directories(options_.roots[0]);
-    Open();
-  }
-
-  void Open(int base = 1) {
-    store_.reset();
-    auto store =
-        AdapterStore::Open(fs_, clock_, SmallBase(base), ops_, options_);
-    ASSERT_TRUE(store.ok()) << store.status();
-    store_ = *std::move(store);
-  }
-  std::string Source(const std::string& name, float value) {
-    return WriteAdapter(options_.roots[0] + "/" + name, value);
-  }
-  absl::StatusOr<AdapterInfo> Register(const std::string& name, float value,
-                                       Mode mode = Mode::kCreate) {
-    AdapterStore::RegisterRequest r;
-    r.name = name;
-    r.path = Source(absl::StrCat(name, "-", value), value);
-    r.mode = mode;
-    return store_->Register(r);
-  }
-  absl::StatusOr<VersionRef> Resolve(absl::string_view text) {
-    const auto ref = AdapterRef::Parse(text);
-    if (!ref.ok()) return ref.status();
-    return store_->Resolve(*ref);
-  }
-  // The files under the state directory, for leaks.
-  std::vector<std::string> Stored() {
-    return *fs_.List(options_.state_dir + "/adapters");
-  }
-  absl::Status Delete(const std::string& name) {
-    const absl::Status status = store_->BeginDelete("default", name, {});
-    return status.ok() ? store_->FinishDelete("default", name) : status;
-  }
-
-  PosixFileSystem fs_;
-  ManualClock clock_;
-  FakeOps ops_;
-  const std::string root_ = FreshTempDir("store");
-  AdapterStoreOptions options_;
-  std::unique_ptr<AdapterStore> store_;
-};
+class AdapterStoreTest : public testing::StoreFixture {};
 
 // ---- registration -----------------------------------------------------------
 
@@ -194,12 +143,26 @@ TEST_F(AdapterStoreTest, ChecksTheExpectedDigest) {
 TEST_F(AdapterStoreTest, RefusesABadAdapterAndStoresNothing) {
   AdapterStore::RegisterRequest r;
   r.name = "a";
-  r.path = WriteAdapter(options_.roots[0] + "/dora", 1, R"("use_dora": true)");
+  r.path = WriteAdapter(options_.roots[0] + "/bd", 1, R"("use_bdlora": {})");
   const auto refused = store_->Register(r);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(ReasonOf(refused.status()), "ADAPTER_UNSUPPORTED");
   EXPECT_TRUE(Stored().empty());
   EXPECT_TRUE(stdfs::is_empty(options_.state_dir + "/tmp"));
+}
+
+TEST_F(AdapterStoreTest, KnowsTheFeaturesOfAVersionAfterARestart) {
+  AdapterStore::RegisterRequest r;
+  r.name = "a";
+  r.path = WriteAdapter(options_.roots[0] + "/alora", 1,
+                        R"("alora_invocation_tokens": [3, 1])");
+  ASSERT_TRUE(store_->Register(r).ok());
+  Open();
+  const auto version = Resolve("a");
+  ASSERT_TRUE(version.ok()) << version.status();
+  EXPECT_EQ((*version)->features.keys,
+            std::vector<std::string>{"alora_invocation_tokens"});
+  EXPECT_EQ((*version)->features.invocation_tokens, (std::vector<Token>{3, 1}));
 }
 
 TEST_F(AdapterStoreTest, RefusesBadNamesAndMetadata) {
@@ -679,6 +642,41 @@ TEST(AdapterStoreNamesTest, TiersAndStatesHaveNames) {
   EXPECT_STREQ(Name(Tier::kDevice), "device");
   EXPECT_STREQ(Name(AdapterState::kDraining), "draining");
   EXPECT_STREQ(Name(AdapterState::kIncompatible), "incompatible");
+}
+
+// ---- prefetching ------------------------------------------------------------
+
+class PrefetchTest : public AdapterStoreTest {
+ protected:
+  // Waits until `name` is at least in `tier`.
+  bool Reaches(const std::string& name, Tier tier) {
+    for (int i = 0; i < 2000; ++i) {
+      if (store_->Get("default", name)->tier >= tier) return true;
+      lorikeet::SleepFor(absl::Milliseconds(5));
+    }
+    return false;
+  }
+};
+
+TEST_F(PrefetchTest, FreedMemoryGoesToWhatIsPopular) {
+  for (const char* name : {"often", "once"}) {
+    ASSERT_TRUE(Register(name, name[1] == 'f' ? 1 : 2).ok());
+  }
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(Resolve("often").ok());
+  ASSERT_TRUE(store_->LoadTo("default", "once", Tier::kHost, {}, kLong).ok());
+  ASSERT_TRUE(store_->UnloadTo("default", "once", Tier::kDisk).ok());
+  EXPECT_TRUE(Reaches("often", Tier::kHost));
+  EXPECT_EQ(store_->Get("default", "once")->tier, Tier::kDisk);
+}
+
+TEST_F(PrefetchTest, ANewVersionFollowsTheOldOneIntoMemory) {
+  ASSERT_TRUE(Register("a", 1).ok());
+  ASSERT_TRUE(store_->LoadTo("default", "a", Tier::kDevice, {}, kLong).ok());
+  ASSERT_TRUE(Register("a", 2, Mode::kUpdate).ok());
+  EXPECT_TRUE(Reaches("a", Tier::kHost));
+  ASSERT_TRUE(Register("b", 3).ok());
+  ASSERT_TRUE(Register("b", 4, Mode::kUpdate).ok());
+  EXPECT_EQ(store_->Get("default", "b")->tier, Tier::kDisk);
 }
 
 }  // namespace

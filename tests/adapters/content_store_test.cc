@@ -22,7 +22,7 @@ class ContentStoreTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<ContentStore::Staged>> Stage(
       ContentStore& store, const std::string& source) {
     return store.Stage(source + "/adapter_config.json",
-                       source + "/adapter_model.safetensors", PeftLimits());
+                       source + "/adapter_model.safetensors", "", PeftLimits());
   }
   PosixFileSystem fs_;
   const std::string dir_ = testing::FreshTempDir("content");
@@ -106,6 +106,39 @@ TEST_F(ContentStoreTest, NamesTheFileAndNotThePath) {
   const auto staged = Stage(*store, "/nowhere");
   ASSERT_EQ(staged.status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(staged.status().message(), "adapter_config.json is missing");
+}
+
+TEST_F(ContentStoreTest, MovesDamagedFilesAsideAndNoOthers) {
+  const auto store = Open();
+  const auto staged = Stage(*store, source_);
+  ASSERT_TRUE(store->Commit(**staged).ok());
+  const auto other = Stage(
+      *store, testing::WriteAdapter(testing::FreshTempDir("content_other"), 2));
+  ASSERT_TRUE(store->Commit(**other).ok());
+  const Digest digest = (*staged)->digest();
+  EXPECT_EQ(*store->Quarantine(digest), ContentStore::Verdict::kSound);
+  testing::WriteTestFile(store->Path(digest) + "/adapter_config.json", "{}");
+  EXPECT_EQ(*store->Quarantine(digest), ContentStore::Verdict::kMoved);
+  EXPECT_FALSE(fs_.FileExists(store->Path(digest)));
+  EXPECT_TRUE(fs_.FileExists(dir_ + "/quarantine/" + digest.ToHex()));
+  EXPECT_EQ(*store->Quarantine(digest), ContentStore::Verdict::kMissing);
+  EXPECT_EQ(*store->Quarantine((*other)->digest()),
+            ContentStore::Verdict::kSound);
+}
+
+TEST_F(ContentStoreTest, KeepsGoldenPromptsBesideTheAdapterOutOfItsDigest) {
+  const auto store = Open();
+  const std::string golden = source_ + "/golden.jsonl";
+  const auto without = Stage(*store, source_);
+  testing::WriteTestFile(golden, "{}\n");
+  const auto with = store->Stage(source_ + "/adapter_config.json",
+                                 source_ + "/adapter_model.safetensors", golden,
+                                 PeftLimits());
+  ASSERT_TRUE(with.ok()) << with.status();
+  EXPECT_EQ((*with)->digest(), (*without)->digest());
+  ASSERT_TRUE(store->Commit(**with).ok());
+  EXPECT_EQ(*fs_.ReadFile(store->Path((*with)->digest()) + "/golden.jsonl", 9),
+            "{}\n");
 }
 
 }  // namespace

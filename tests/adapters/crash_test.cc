@@ -198,10 +198,11 @@ TEST_F(CrashTest, AFullDiskAtTheStartIsNoReasonToLoseAnything) {
 
 // The life that is cut: after step i the state is kStates[i].
 constexpr const char* kStates[] = {
-    "",      "a@1 ", "a@2 ", "a@2 t>a@1 ", "a@2 b@1 t>a@1 ", "a@2 b@1! t>a@1 ",
+    "",           "a@1 ",       "a@2 ",           "a@2 t>a@1 ",
+    "a@2 t>a@2 ", "a@2 t>a@1 ", "a@2 b@1 t>a@1 ", "a@2 b@1! t>a@1 ",
     "b@1! ",
 };
-constexpr int kSteps = 6;
+constexpr int kSteps = 8;
 
 class KillTest : public CrashTest {
  protected:
@@ -215,8 +216,13 @@ class KillTest : public CrashTest {
         return store.SetAlias("default", "t", *AdapterRef::Parse("a@1"), {})
             .status();
       case 3:
-        return Register(store, "b", 3);
+        return store.PromoteAlias("default", "t", *AdapterRef::Parse("a@2"), {})
+            .status();
       case 4:
+        return store.RollBackAlias("default", "t", {}).status();
+      case 5:
+        return Register(store, "b", 3);
+      case 6:
         return store.SetPinned("default", "b", true).status();
       default:
         return store.FinishDelete("default", "a");

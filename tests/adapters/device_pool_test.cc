@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
+
 #include "tests/adapters/test_adapter.h"
 
 namespace lorikeet {
@@ -129,6 +131,41 @@ TEST_F(DevicePoolTest, LeaseMayOutliveThePool) {
   EXPECT_NE(lease.slot(), nullptr);
   lease = DeviceLease();
   EXPECT_EQ(released, 1);
+}
+
+TEST_F(DevicePoolTest, WhatRequestsHoldGoesLast) {
+  const auto held = std::make_shared<std::atomic<int64_t>>(1);
+  ASSERT_EQ(Put("a", 10, held), Room::kFree);
+  for (const char* name : {"b", "c"}) ASSERT_EQ(Put(name, 10), Room::kFree);
+  for (int i = 0; i < 5; ++i) {
+    pool_.TryLease(Key("b"));
+    pool_.TryLease(Key("c"));
+  }
+  pool_.TryLease(Key("a"));  // has had its turn, and will have another
+  ASSERT_EQ(Put("d", 10), Room::kFree);
+  ASSERT_EQ(Put("e", 10), Room::kFree);
+  EXPECT_EQ(evicted_.size(), 2u);
+  EXPECT_TRUE(pool_.Contains(Key("a")));
+  *held = 0;
+  ASSERT_EQ(Put("f", 10), Room::kFree);
+  ASSERT_EQ(Put("g", 10), Room::kFree);
+  ASSERT_EQ(Put("h", 10), Room::kFree);
+  EXPECT_FALSE(pool_.Contains(Key("a")));
+}
+
+TEST_F(DevicePoolTest, WhatIsUsedOftenStaysLongerThanWhatIsNew) {
+  for (const char* name : {"a", "b", "c"}) {
+    ASSERT_EQ(Put(name, 10), Room::kFree);
+  }
+  for (int i = 0; i < 5; ++i) pool_.TryLease(Key("a"));
+  // Each new one pushes out one that was used once, until their priorities have
+  // risen above that of the old favourite.
+  int survived = 0;
+  for (; pool_.Contains(Key("a")); ++survived) {
+    ASSERT_LT(survived, 50);
+    ASSERT_EQ(Put(absl::StrCat("n", survived), 10), Room::kFree);
+  }
+  EXPECT_GE(survived, 5);
 }
 
 }  // namespace

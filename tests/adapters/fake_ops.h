@@ -88,6 +88,13 @@ class FakeOps final : public Ops {
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor, DType) override {
     return nullptr;
   }
+  void MergeRows(const PackedWeight&, std::span<const MergeTerm>, int64_t,
+                 Tensor) const override {}
+  void LoraLookup(LinearId, const LoraBatch&, std::span<const Token>, float*,
+                  Stream&) override {}
+  void ScaleColumns(const float*, const float*, Tensor, Stream&) override {}
+  void ScatterColumns(ConstTensor, std::span<const int32_t>, Tensor,
+                      Stream&) override {}
   void Embed(const PackedWeight&, std::span<const Token>, Tensor,
              Stream&) override {}
   void Gemm(ConstTensor, const PackedWeight&, const float*, Tensor,

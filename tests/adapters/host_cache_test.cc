@@ -80,5 +80,21 @@ TEST_F(HostCacheTest, LeaseMayOutliveTheCache) {
   EXPECT_EQ(lease->weights()->size_bytes, 400);
 }
 
+TEST_F(HostCacheTest, KeepsWhatIsDearToReloadForItsBytes) {
+  // Reading a small one costs nearly as much as reading a large one.
+  ASSERT_TRUE(Put("small", 100).ok());
+  ASSERT_TRUE(Put("large", 800).ok());
+  ASSERT_TRUE(Put("new", 500).ok());
+  EXPECT_EQ(evicted_, std::vector<AdapterKey>{Key("large")});
+  EXPECT_TRUE(cache_.Contains(Key("small")));
+}
+
+TEST_F(HostCacheTest, KnowsHowMuchIsFreeWithoutEvicting) {
+  EXPECT_TRUE(cache_.HasFreeRoom(1000));
+  ASSERT_TRUE(Put("a", 400).ok());
+  EXPECT_TRUE(cache_.HasFreeRoom(600));
+  EXPECT_FALSE(cache_.HasFreeRoom(601));
+}
+
 }  // namespace
 }  // namespace lorikeet

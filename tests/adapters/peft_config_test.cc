@@ -62,22 +62,12 @@ TEST_P(RefusedConfigTest, IsRefusedByTheKeyName) {
 INSTANTIATE_TEST_SUITE_P(
     Features, RefusedConfigTest,
     ::testing::Values(
-        Refused{R"("use_dora": true)", "use_dora", kUnsupported},
-        Refused{R"("lora_bias": true)", "lora_bias", kUnsupported},
         Refused{R"("use_qalora": true)", "use_qalora", kUnsupported},
-        Refused{R"("bias": "all")", "bias", kUnsupported},
-        Refused{R"("bias": "lora_only")", "bias", kUnsupported},
-        Refused{R"("modules_to_save": ["lm_head"])", "modules_to_save",
-                kUnsupported},
-        Refused{R"("alora_invocation_tokens": [1])", "alora_invocation_tokens",
-                kUnsupported},
         Refused{R"("layer_replication": [[0, 1]])", "layer_replication",
                 kUnsupported},
         Refused{R"("target_parameters": ["x"])", "target_parameters",
                 kUnsupported},
         Refused{R"("megatron_config": {"a": 1})", "megatron_config",
-                kUnsupported},
-        Refused{R"("trainable_token_indices": [])", "trainable_token_indices",
                 kUnsupported},
         Refused{R"("use_bdlora": {})", "use_bdlora", kUnsupported},
         Refused{R"("kasa_config": {})", "kasa_config", kUnsupported},
@@ -122,6 +112,64 @@ INSTANTIATE_TEST_SUITE_P(
         Refused{R"("alpha_pattern": {"a": 0})", "alpha_pattern", kInvalid},
         Refused{R"("alpha_pattern": [])", "alpha_pattern", kInvalid},
         Refused{R"("init_lora_weights": 3)", "init_lora_weights", kInvalid}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Variants, RefusedConfigTest,
+    ::testing::Values(
+        Refused{R"("lora_bias": true, "use_dora": true)", "lora_bias",
+                kInvalid},
+        Refused{R"("bias": "lora")", "bias", kInvalid},
+        Refused{R"("modules_to_save": "lm_head")", "modules_to_save", kInvalid},
+        Refused{R"("modules_to_save": [1])", "modules_to_save", kInvalid},
+        Refused{R"("trainable_token_indices": [])", "trainable_token_indices",
+                kInvalid},
+        Refused{R"("trainable_token_indices": 3)", "trainable_token_indices",
+                kInvalid},
+        Refused{R"("trainable_token_indices": [-1])", "trainable_token_indices",
+                kInvalid},
+        Refused{R"("trainable_token_indices": [4, 1, 4])",
+                "trainable_token_indices", kInvalid},
+        Refused{R"("trainable_token_indices": {"lm_head": []})",
+                "trainable_token_indices", kInvalid},
+        Refused{R"("alora_invocation_tokens": [1.5])",
+                "alora_invocation_tokens", kInvalid},
+        Refused{R"("alora_invocation_tokens": [1], "use_dora": true)",
+                "alora_invocation_tokens", kUnsupported},
+        Refused{R"("alora_invocation_tokens": [1], "bias": "all")",
+                "alora_invocation_tokens", kUnsupported},
+        Refused{
+            R"("alora_invocation_tokens": [1], "modules_to_save": ["norm"])",
+            "alora_invocation_tokens", kUnsupported},
+        Refused{R"("alora_invocation_tokens": [1],
+                   "trainable_token_indices": [1])",
+                "alora_invocation_tokens", kUnsupported}));
+
+TEST(PeftConfigTest, ReadsWhatGoesBeyondPlainLora) {
+  auto config = Parse(
+      R"("use_dora": true, "bias": "lora_only", "ensure_weight_tying": true,
+         "modules_to_save": ["norm", "lm_head"])");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->use_dora && config->ensure_weight_tying);
+  EXPECT_EQ(config->bias, PeftConfig::Bias::kLoraOnly);
+  EXPECT_EQ(config->modules_to_save,
+            (std::vector<std::string>{"norm", "lm_head"}));
+  config = Parse(R"("lora_bias": true, "bias": "all",
+                    "alora_invocation_tokens": null,
+                    "trainable_token_indices": {"lm_head": [9, 2]})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->lora_bias);
+  EXPECT_EQ(config->bias, PeftConfig::Bias::kAll);
+  ASSERT_EQ(config->trainable_tokens.size(), 1u);
+  EXPECT_EQ(config->trainable_tokens[0].module, "lm_head");
+  EXPECT_EQ(config->trainable_tokens[0].indices, (std::vector<int64_t>{9, 2}));
+  config = Parse(R"("trainable_token_indices": [3],
+                    "alora_invocation_tokens": [])");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->trainable_tokens[0].module, "embed_tokens");
+  config = Parse(R"("alora_invocation_tokens": [7, 7])");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->alora_invocation_tokens, (std::vector<int64_t>{7, 7}));
+}
 
 TEST(PeftConfigTest, AcceptsWhatIsNeutralAtInference) {
   for (const char* members :

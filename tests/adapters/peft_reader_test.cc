@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <regex>
 
@@ -71,12 +72,12 @@ class PeftReaderTest : public ::testing::Test {
 
 // ---- golden data ------------------------------------------------------------
 
-TEST(PeftReaderGoldenTest, LoadsEveryPlainAdapterAndRefusesTheOthersByName) {
+TEST(PeftReaderGoldenTest, LoadsEveryAdapterWithItsFeatures) {
   if (testing::TinyDir().empty()) {
     GTEST_SKIP() << "skipped: no shared golden data";
   }
   const Json manifest = ParseFile(testing::TinyDir() + "/manifest.json");
-  int loaded = 0, refused = 0;
+  int plain = 0, others = 0;
   for (const Json& model : manifest.Find("models")->items()) {
     const ModelConfig config = TinyModel(model.Find("name")->AsString());
     for (const Json& adapter : model.Find("adapters")->items()) {
@@ -84,24 +85,21 @@ TEST(PeftReaderGoldenTest, LoadsEveryPlainAdapterAndRefusesTheOthersByName) {
           testing::TinyDir() + "/" + adapter.Find("dir")->AsString();
       SCOPED_TRACE(dir);
       const Result result = ReadDir(dir, config);
-      if (adapter.Find("features")->items().empty()) {
-        EXPECT_TRUE(result.ok()) << result.status();
-        ++loaded;
-        continue;
+      ASSERT_TRUE(result.ok()) << result.status();
+      // The others are low-rank parts like those of the layers.
+      bool is_plain = true;
+      for (const Json& feature : adapter.Find("features")->items()) {
+        for (const char* other : {"dora", "bias", "lora_bias", "alora",
+                                  "modules_to_save", "trainable_tokens"}) {
+          is_plain = is_plain && feature.AsString() != other;
+        }
       }
-      ++refused;
-      ASSERT_FALSE(result.ok());
-      bool named = false;
-      for (const Json& key : adapter.Find("refusal_keys")->items()) {
-        named = named ||
-                absl::StrContains(result.status().message(), key.AsString());
-      }
-      EXPECT_TRUE(named) << result.status();
-      EXPECT_EQ(ReasonOf(result.status()), "ADAPTER_UNSUPPORTED");
+      EXPECT_EQ((*result)->features.is_plain(), is_plain);
+      (is_plain ? plain : others) += 1;
     }
   }
-  EXPECT_GT(loaded, 30);
-  EXPECT_GT(refused, 20);
+  EXPECT_GT(plain, 30);
+  EXPECT_GT(others, 15);
 }
 
 TEST(PeftReaderGoldenTest, RefusesEveryBadAdapterNamingTheCause) {
@@ -231,6 +229,116 @@ TEST_F(PeftReaderTest, IgnoresTensorsOfTrainingOnlyMethodsIfConfigured) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_THAT((*result)->warnings,
               ElementsAre(HasSubstr("velora_config is ignored")));
+}
+
+// ---- beyond plain LoRA ------------------------------------------------------
+
+TestTensor Named(absl::string_view name, const std::vector<int64_t>& shape,
+                 float value = 1) {
+  return MakeConstantTensor(absl::StrCat("base_model.model.", name),
+                            DType::kF32, shape, value);
+}
+
+std::vector<TestTensor> With(std::vector<TestTensor> more) {
+  std::vector<TestTensor> tensors = SmallTensors(1);
+  for (TestTensor& t : more) tensors.push_back(std::move(t));
+  return tensors;
+}
+
+std::string Message(const Result& result) {
+  return result.ok() ? "OK" : std::string(result.status().message());
+}
+
+TEST_F(PeftReaderTest, ReadsMagnitudesOfEveryModuleOrRefuses) {
+  constexpr char kFirst[] = "model.layers.0.self_attn.q_proj";
+  constexpr char kSecond[] = "model.layers.1.self_attn.q_proj";
+  const auto magnitude = [](const char* module, int64_t size) {
+    return Named(absl::StrCat(module, ".lora_magnitude_vector"), {size}, 3);
+  };
+  const std::string config = SmallConfig(R"("use_dora": true)");
+  const Result both =
+      Read(config, With({magnitude(kFirst, 8), magnitude(kSecond, 8)}));
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_EQ((*both)->modules[1].magnitude.f32(0)[7], 3);
+  EXPECT_THAT((*both)->features.keys, ElementsAre("use_dora"));
+  EXPECT_EQ((*both)->size_bytes, (64 + 2 * 8) * 4);
+  EXPECT_THAT(Message(Read(config, With({magnitude(kFirst, 8)}))),
+              HasSubstr("layers.1.self_attn.q_proj.lora_magnitude_vector\" is "
+                        "missing"));
+  EXPECT_THAT(Message(Read(
+                  config, With({magnitude(kFirst, 8), magnitude(kSecond, 7)}))),
+              HasSubstr("is [7], expected [8] (out)"));
+}
+
+TEST_F(PeftReaderTest, ReadsSavedModulesWhole) {
+  const std::string config =
+      SmallConfig(R"("modules_to_save": ["layers.1.mlp", "norm"])");
+  std::vector<TestTensor> tensors =
+      With({Named("model.layers.1.mlp.gate_proj.weight", {12, 8}),
+            Named("model.layers.1.mlp.up_proj.weight", {12, 8}),
+            Named("model.layers.1.mlp.down_proj.weight", {8, 12}, 5),
+            Named("model.norm.weight", {8})});
+  for (const char* layer : {"0", "1"}) {
+    for (const char* norm : {"input", "post_attention"}) {
+      tensors.push_back(Named(
+          absl::StrCat("model.layers.", layer, ".", norm, "_layernorm.weight"),
+          {8}, 2));
+    }
+  }
+  const Result result = Read(config, tensors);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ((*result)->saved.size(), 8u);
+  for (const SavedParameter& saved : (*result)->saved) {
+    if (saved.parameter.linear != LinearId{1, Projection::kDown}) continue;
+    EXPECT_EQ(saved.values.cols, 12);
+    EXPECT_EQ(saved.values.At(7, 11), 5);
+  }
+  tensors.pop_back();
+  EXPECT_THAT(Message(Read(config, tensors)), HasSubstr("is missing"));
+}
+
+TEST_F(PeftReaderTest, RefusesTrainedTokensOfNoTableOrOfAChangedOne) {
+  const auto message = [&](absl::string_view config) {
+    return Message(Read(SmallConfig(config), SmallTensors(1)));
+  };
+  EXPECT_THAT(message(R"("trainable_token_indices": [16])"),
+              HasSubstr("has 16, the model's vocabulary is 16"));
+  EXPECT_THAT(message(R"("trainable_token_indices": {"q_proj": [1]})"),
+              HasSubstr("expected embed_tokens or lm_head"));
+  EXPECT_THAT(message(R"("trainable_token_indices": {"wte": [1]})"),
+              HasSubstr("names \"wte\""));
+  EXPECT_THAT(message(R"("trainable_token_indices": [1],
+                         "modules_to_save": ["embed_tokens"])"),
+              HasSubstr("which modules_to_save takes too"));
+  EXPECT_THAT(message(R"("alora_invocation_tokens": [16])"),
+              HasSubstr("\"alora_invocation_tokens\" has 16"));
+}
+
+TEST_F(PeftReaderTest, ReadsReplacedRowsInTheOrderOfTheFile) {
+  const Result result = Read(
+      SmallConfig(R"("trainable_token_indices": {"lm_head": [9, 2]})"),
+      With({Named("lm_head.token_adapter.trainable_tokens_delta", {2, 8}, 4)}));
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ((*result)->replaced_rows.size(), 1u);
+  EXPECT_EQ((*result)->replaced_rows[0].id, LinearId::LmHead());
+  EXPECT_THAT((*result)->replaced_rows[0].tokens, ElementsAre(9, 2));
+  EXPECT_EQ((*result)->replaced_rows[0].rows.At(1, 7), 4);
+}
+
+TEST_F(PeftReaderTest, WarnsOfACopyOfTheBaseThatItCannotCompare) {
+  const auto tensors = [](float copy) {
+    return std::vector<TestTensor>{
+        Named("lm_head.lora_A.weight", {2, 8}),
+        Named("lm_head.lora_B.weight", {16, 2}),
+        Named("lm_head.base_layer.weight", {16, 8}, copy)};
+  };
+  const std::string config =
+      R"({"peft_type": "LORA", "r": 2, "target_modules": ["lm_head"]})";
+  const Result result = Read(config, tensors(1));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT((*result)->warnings,
+              ElementsAre(HasSubstr("is not compared with the base")));
+  EXPECT_THAT(Message(Read(config, tensors(std::nanf("")))), HasSubstr("NaN"));
 }
 
 TEST_F(PeftReaderTest, SaysWhichFileIsMissing) {

@@ -13,10 +13,14 @@
 namespace lorikeet {
 namespace {
 
-// "0q 1q": layer and projection of each adapted linear.
+// "E H 0q 1q": embed_tokens, lm_head, layer and projection of each linear.
 std::string Short(const TargetModules& targets) {
   return absl::StrJoin(
       targets.modules, " ", [](std::string* out, const TargetModule& m) {
+        if (!m.id.is_of_layer()) {
+          out->append(m.id == LinearId::LmHead() ? "H" : "E");
+          return;
+        }
         absl::StrAppend(
             out, m.id.layer,
             absl::string_view(
@@ -83,6 +87,20 @@ INSTANTIATE_TEST_SUITE_P(
                 "layers_to_transform": [1])",
              "0q 1v"},
         Case{R"("layers_to_transform": [0])", "0q 0v"},
+        Case{R"("target_modules": ["lm_head", "q_proj"])", "H 0q 1q"},
+        Case{R"("target_modules": ["embed_tokens", "lm_head"])", "E H"},
+        Case{R"x("target_modules": ".*(q_proj|embed_tokens)")x", "E 0q 1q"},
+        // lm_head is its own full name, embed_tokens has no layer.
+        Case{R"("target_modules": ["lm_head", "embed_tokens", "q_proj"],
+                "layers_to_transform": [1])",
+             "H 1q"},
+        // modules_to_save are patterns here: what they take is not adapted.
+        Case{R"("target_modules": ["q_proj", "up_proj"],
+                "modules_to_save": ["layers.1.mlp"])",
+             "0q 0u 1q"},
+        Case{R"x("target_modules": ["q_proj", "lm_head"],
+                "modules_to_save": ["0..*", "lm_.*d"])x",
+             "1q"},
         Case{R"("target_modules": ["q_proj"], "layers_to_transform": [1],
                 "layers_pattern": "layers")",
              "1q"},
@@ -114,10 +132,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{R"("target_modules": ["mlp"])", "model.layers.0.mlp"},
         Case{R"("target_modules": ".*")", "neither Linear nor Embedding"},
         Case{R"("target_modules": ["norm"])", "model.norm"},
-        Case{R"("target_modules": ["lm_head", "q_proj"])", "lm_head"},
-        Case{R"("target_modules": ["embed_tokens"])", "embed_tokens"},
-        Case{R"x("target_modules": ".*(q_proj|embed_tokens)")x",
-             "model.embed_tokens"},
+        Case{R"x("modules_to_save": ["("])x", "modules_to_save"},
+        Case{R"("target_modules": ["q_proj"], "modules_to_save": ["q_proj"])",
+             "target_modules"},
         Case{R"x("target_modules": "(")x", "target_modules"},
         Case{R"("target_modules": ["q_proj"], "exclude_modules": ".*")",
              "exclude_modules"},
@@ -165,6 +182,36 @@ TEST(FindTargetModulesTest, KnowsTheShapesOfEveryLinear) {
   for (size_t i = 0; i < in_out.size(); ++i) {
     EXPECT_EQ(targets->modules[i].in_dim, in_out[i].first) << i;
     EXPECT_EQ(targets->modules[i].out_dim, in_out[i].second) << i;
+  }
+}
+
+TEST(FindTargetModulesTest, TakesBothEndsOfATiedBaseIfAskedTo) {
+  ModelConfig model = testing::SmallModel();
+  const char* members = R"("target_modules": ["embed_tokens", "q_proj"],
+                           "ensure_weight_tying": true)";
+  EXPECT_EQ(Short(*Find(members, model)), "E 0q 1q");
+  model.tie_word_embeddings = true;
+  const auto tied = Find(members, model);
+  ASSERT_EQ(Short(*tied), "E H 0q 1q");
+  EXPECT_EQ(tied->modules[1].pattern_name, "model.embed_tokens");
+  EXPECT_EQ(tied->modules[1].in_dim, model.hidden_size);
+  EXPECT_EQ(tied->modules[1].out_dim, model.vocab_size);
+  EXPECT_EQ(tied->modules[0].in_dim, model.vocab_size);
+}
+
+TEST(FindTargetModulesTest, SavedModulesAreFoundByTheEndsOfTheirNames) {
+  const auto config = PeftConfig::Parse(
+      R"({"peft_type": "LORA", "modules_to_save": ["norm", "layers.1.mlp"]})");
+  ASSERT_TRUE(config.ok());
+  for (const char* name :
+       {"model.norm", "model.layers.0.input_layernorm",
+        "model.layers.0.self_attn.q_norm", "model.layers.1.mlp",
+        "model.layers.1.mlp.up_proj"}) {
+    EXPECT_TRUE(IsSavedModule(*config, name)) << name;
+  }
+  for (const char* name : {"model", "lm_head", "model.layers.11.self_attn",
+                           "model.layers.0.mlp.up_proj"}) {
+    EXPECT_FALSE(IsSavedModule(*config, name)) << name;
   }
 }
 

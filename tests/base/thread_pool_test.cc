@@ -1,5 +1,7 @@
 #include "base/thread_pool.h"
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstdint>
 #include <thread>
@@ -19,6 +21,22 @@ TEST_P(ThreadPoolTest, RunCallsEachWorkerOnce) {
     pool.Run([&](int worker) { ++calls[static_cast<size_t>(worker)]; });
     for (const int count : calls) ASSERT_EQ(count, 1);
   }
+}
+
+TEST_P(ThreadPoolTest, PinnedWorkersStayOnOneCoreEach) {
+  ThreadPool pool(GetParam(), /*pinned=*/true);
+  std::thread caller([&] {
+    for (int round = 0; round < 2; ++round) {
+      std::vector<int> cores(static_cast<size_t>(GetParam()));
+      pool.Run([&](int worker) {
+        cpu_set_t set;
+        sched_getaffinity(0, sizeof(set), &set);
+        cores[static_cast<size_t>(worker)] = CPU_COUNT(&set);
+      });
+      for (const int count : cores) EXPECT_EQ(count, 1);
+    }
+  });
+  caller.join();
 }
 
 TEST_P(ThreadPoolTest, ParallelForCoversEachIndexOnce) {

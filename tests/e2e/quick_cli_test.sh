@@ -75,6 +75,35 @@ refuses "a model that is not there" "there is no model directory" \
   "$lorikeet" run --model "$work/none"
 refuses "an unknown flag" --no-such-flag "$lorikeet" run --no-such-flag
 
+# The numbers of the CPU backend. What a CPU cannot do is refused by name.
+answers() { sed 's/.*"text": "\([^"]*\)".*/\1/' "$1"; }
+run_demo() {
+  "$lorikeet" run --model demo/base --adapter reverse=demo/adapters/reverse \
+    --adapter upper=demo/adapters/upper --log-level error "$@" \
+    <"$work/requests.jsonl"
+}
+run_demo >"$work/exact.jsonl"
+run_demo --dtype int8 --state-dir "$work/state" >"$work/int8.jsonl"
+expect "int8 gives the demo's answers" "$(answers "$work/int8.jsonl")" \
+  "$(answers "$work/exact.jsonl")"
+run_demo --dtype int8 --state-dir "$work/state" >"$work/again.jsonl"
+expect "cached int8 weights give the same" "$(cat "$work/again.jsonl")" \
+  "$(cat "$work/int8.jsonl")"
+expect "they are kept" "$(find "$work/state/packed" -name '*-int8-*' | wc -l)" 1
+LORIKEET_SIMD=scalar run_demo >"$work/scalar.jsonl"
+expect "the slowest target gives the demo's answers" \
+  "$(answers "$work/scalar.jsonl")" "$(answers "$work/exact.jsonl")"
+run_demo --pin-threads --no-huge-pages --threads 7 >"$work/threads.jsonl"
+expect "more threads than cores give the same bits" \
+  "$(cat "$work/threads.jsonl")" "$(cat "$work/exact.jsonl")"
+refuses "an unknown instruction set" LORIKEET_SIMD \
+  env LORIKEET_SIMD=mmx "$lorikeet" run --model demo/base
+refuses "bf16 dot products without AVX512-BF16" "compute dtype bf16" \
+  env LORIKEET_SIMD=scalar "$lorikeet" run --model demo/base \
+  --compute-dtype bf16
+refuses "bf16 dot products over int8 weights" "bf16" \
+  "$lorikeet" run --model demo/base --compute-dtype bf16 --dtype int8
+
 # ---- serve -------------------------------------------------------------------
 refuses "a host beyond loopback" --insecure \
   "$lorikeet" serve --model demo/base --host 0.0.0.0 --grpc-port 0 \
@@ -105,6 +134,24 @@ expect "new requests take the new version" \
   "$("$lorikeet" generate --task caesar --prompt "$(prompt parrot)")" " ufwwty"
 expect "the alias keeps the old one" \
   "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)")" " sduurw"
+"$lorikeet" adapter alias cipher --canary caesar@2=100 >/dev/null
+expect "a canary of all requests answers" \
+  "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)" \
+    --routing-key ada)" " ufwwty"
+"$lorikeet" adapter alias cipher --rollback --reason "worse" >/dev/null
+expect "a roll back takes it back" \
+  "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)")" " sduurw"
+"$lorikeet" adapter alias cipher --promote caesar@2 >/dev/null
+expect "a promotion gives all to one" \
+  "$("$lorikeet" generate --task cipher --prompt "$(prompt parrot)")" " ufwwty"
+expect "the trail tells it" \
+  "$("$lorikeet" adapter audit cipher --output json | grep -c '"action"')" "4"
+refuses "a promotion of an unknown version" NOT_FOUND \
+  "$lorikeet" adapter alias cipher --promote caesar@9
+refuses "weights that sum to 0" INVALID_ARGUMENT \
+  "$lorikeet" adapter alias cipher --split caesar@1=0 --split caesar@2=0
+refuses "an alias to an alias" INVALID_ARGUMENT \
+  "$lorikeet" adapter alias other cipher
 refuses "an unknown task" NOT_FOUND \
   "$lorikeet" generate --task none --prompt x
 refuses "a name that is taken" ALREADY_EXISTS \

@@ -58,14 +58,20 @@ std::vector<std::string> BackendNames() {
   return names;
 }
 
-CpuBackend::CpuBackend(const std::string& name, int num_threads)
-    : pool_(num_threads) {
-  if (name != kCudaOnHost) {
-    ops_ = NewCpuOpsForTarget(pool_, name);
+CpuBackend::CpuBackend(const std::string& name, int num_threads,
+                       DType compute_dtype)
+    : is_cpu_(name != kCudaOnHost), pool_(num_threads) {
+  if (is_cpu_) {
+    ops_ = CreateCpuOps(pool_, {name, compute_dtype}).value();
     return;
   }
   ops_ = NewCudaOnHost();
   operand_eps_ = kBf16Eps;
+}
+
+std::span<const DType> CpuBackend::weight_dtypes() const {
+  if (is_cpu_) return kWeightDTypes;
+  return kDTypes;
 }
 
 Matrix Abs(const Matrix& m) {

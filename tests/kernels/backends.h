@@ -7,6 +7,7 @@
 #define LORIKEET_TESTS_KERNELS_BACKENDS_H_
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,15 +29,20 @@ std::vector<std::string> BackendNames();
 // the emulated device fail the test.
 class CpuBackend {
  public:
-  CpuBackend(const std::string& name, int num_threads);
+  CpuBackend(const std::string& name, int num_threads,
+             DType compute_dtype = DType::kF32);
   // To what the operands of products are rounded: 0 = not at all.
   double operand_eps() const { return operand_eps_; }
+  // What base weights can be stored as.
+  std::span<const DType> weight_dtypes() const;
+  bool has_int8() const { return weight_dtypes().back() == DType::kI8; }
   // Whether a row's products do not depend on the batch.
   bool is_batch_invariant() const { return operand_eps_ == 0; }
   Ops* operator->() { return ops_.get(); }
   Ops& operator*() { return *ops_; }
 
  private:
+  const bool is_cpu_;
   ThreadPool pool_;
   std::unique_ptr<Ops> ops_;
   double operand_eps_ = 0;
@@ -45,6 +51,12 @@ class CpuBackend {
 // Odd on purpose.
 inline constexpr int64_t kOddSizes[] = {1, 3, 7, 17, 31, 64, 100};
 inline constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+inline constexpr DType kWeightDTypes[] = {DType::kF32, DType::kBF16,
+                                          DType::kF16, DType::kI8};
+// What a matrix is made in to be packed as `weight`.
+constexpr DType SourceOf(DType weight) {
+  return weight == DType::kI8 ? DType::kF32 : weight;
+}
 
 // Owns a matrix; rows may be further apart than they are wide.
 class Matrix {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "kernels/cpu/cpu_ops.h"
@@ -70,6 +71,50 @@ TEST_P(ElementwiseTest, ResidualAddIsTheSum) {
   for (int64_t i = 0; i < 31; ++i) {
     for (int64_t j = 0; j < 1003; ++j) {
       ASSERT_EQ(sum.row(i)[j], x.row(i)[j] + y.row(i)[j]);
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, ScaleColumnsMatchesReference) {
+  for (const int64_t rows : kOddSizes) {
+    for (const int64_t cols : kOddSizes) {
+      const std::vector<float> gain = RandomFloats(rng_, cols);
+      const std::vector<float> bias = RandomFloats(rng_, cols);
+      for (const float* b : {bias.data(), static_cast<const float*>(nullptr)}) {
+        const Matrix y = Matrix::Random(rng_, rows, cols, DType::kF32, 1, 3);
+        const Matrix expected = y.Clone();
+        const Matrix actual = y.Clone();
+        reference_->ScaleColumns(gain.data(), b, expected.view(), *stream_);
+        cpu_->ScaleColumns(gain.data(), b, actual.view(), *stream_);
+        ExpectNear(actual, expected, [&](int64_t i, int64_t j) {
+          const double product = std::abs(y.At(i, j) * gain[size_t(j)]);
+          return 2 * kEps * (product + std::abs(bias[size_t(j)]));
+        });
+      }
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, AnElementOfScaleColumnsKeepsItsBitsInAnyPlace) {
+  const std::vector<float> gain(100, 0.3f);
+  const std::vector<float> bias(100, 1.7f);
+  const Matrix y(1, 100);
+  for (int64_t j = 0; j < 100; ++j) y.row(0)[j] = 1 / 3.0f;
+  cpu_->ScaleColumns(gain.data(), bias.data(), y.view(), *stream_);
+  for (int64_t j = 1; j < 100; ++j) ASSERT_EQ(y.row(0)[j], y.row(0)[0]) << j;
+}
+
+TEST_P(ElementwiseTest, ScatterColumnsWritesTheNamedOnesOnly) {
+  const Matrix x = Matrix::Random(rng_, 7, 3, DType::kF32, 1, 2);
+  const Matrix before = Matrix::Random(rng_, 7, 31);
+  const Matrix y = before.Clone();
+  const std::vector<int32_t> cols = {0, 17, 30};
+  cpu_->ScatterColumns(x.view(), cols, y.view(), *stream_);
+  for (int64_t i = 0; i < 7; ++i) {
+    for (int32_t j = 0; j < 31; ++j) {
+      const auto it = std::ranges::find(cols, j);
+      ASSERT_EQ(y.row(i)[j], it == cols.end() ? before.row(i)[j]
+                                              : x.row(i)[it - cols.begin()]);
     }
   }
 }

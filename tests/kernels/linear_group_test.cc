@@ -40,9 +40,15 @@ class LinearGroupTest : public ::testing::TestWithParam<std::string> {
     }
     slots_.push_back(PackSlot(*cpu_, first_));
     slots_.push_back(PackSlot(*cpu_, second_));
+    AddOverrides();
     lora_.segments = {{0, 1, {{&slots_[0], 1}}},
-                      {2, 9, {{&slots_[1], 1}, {&slots_[0], -0.5f}}},
-                      {9, 50, {{&slots_[1], 2}}},
+                      {2, 6, {{&slots_[1], 1}, {&slots_[0], -0.5f}}},
+                      {6, 7, {{&slots_[2], 1}}},
+                      {7, 9, {{&slots_[3], 1}}},
+                      {9, 30, {{&slots_[1], 2}}},
+                      {30, 36, {{&slots_[3], 1}}},
+                      {36, 47, {{&slots_[2], 1}}},
+                      {47, 50, {{&slots_[1], 1}}},
                       {50, 51, {{&slots_[0], 1}}}};
     const int64_t block = kKvHeads * 32 * kHeadDim;
     k_cache_ = Matrix(kBlocks, block);
@@ -65,6 +71,35 @@ class LinearGroupTest : public ::testing::TestWithParam<std::string> {
                 kHeadDim};
     sequences_ = {{0, 1, 40, table_}, {1, 53, 3, table2_}};
     rope_.sequences = sequences_;
+  }
+
+  // A slot with gains and norms of its own, and one with weights and biases.
+  void AddOverrides() {
+    slots_.push_back(PackSlot(*cpu_, first_));
+    slots_.emplace_back();
+    for (LoraSlot* slot : {&slots_[2], &slots_[3]}) {
+      slot->overrides.resize(static_cast<size_t>(parts_.back().id.index()) + 1);
+      for (const LinearPart& part : parts_) {
+        slot->overrides[static_cast<size_t>(part.id.index())] =
+            std::make_unique<LoraSlot::Override>();
+      }
+    }
+    for (const LinearPart& part : parts_) {
+      const size_t i = static_cast<size_t>(part.id.index());
+      const int64_t out = part.weight->out_dim();
+      slots_[2].overrides[i]->gain = RandomFloats(rng_, out);
+      if (part.id.projection == Projection::kV) continue;
+      LoraSlot::Override& o = *slots_[3].overrides[i];
+      o.weight =
+          cpu_->PackWeight(Matrix::Random(rng_, out, kIn).view(), DType::kF32);
+      o.bias = RandomFloats(rng_, out);
+    }
+    for (const NormId id : {rope_.q_norm_id, rope_.k_norm_id}) {
+      slots_[2].norms.resize(8);
+      slots_[2].norms[static_cast<size_t>(id.index())] =
+          RandomFloats(rng_, kHeadDim);
+    }
+    slots_[3].norms.push_back(RandomFloats(rng_, 97));  // the final one
   }
 
   AdapterWeights Adapter(LinearId id, int64_t out, int64_t rank) {
@@ -109,6 +144,7 @@ class LinearGroupTest : public ::testing::TestWithParam<std::string> {
     epilogue.rope = &rope_;
     epilogue.residual = result.residual.view().Rows(0, rows);
     epilogue.norm_weight = norm_.data();
+    epilogue.norm_id = NormId::Final();
     epilogue.eps = 1e-5f;
     const Tensor x = x_.view().Rows(0, rows);
     if (how == How::kFused) {
@@ -140,7 +176,8 @@ class LinearGroupTest : public ::testing::TestWithParam<std::string> {
   const std::vector<int32_t> table_ = {0, 1};
   const std::vector<int32_t> table2_ = {2, 3};
   std::vector<SequenceRows> sequences_;
-  RopeKvAppend rope_;
+  RopeKvAppend rope_{.q_norm_id = {0, NormId::Kind::kQ},
+                     .k_norm_id = {0, NormId::Kind::kK}};
 };
 
 constexpr Epilogue::Kind kKinds[] = {
@@ -162,6 +199,17 @@ TEST_P(LinearGroupTest, FusedIsTheCompositionBitForBit) {
       ExpectSameBits(fused.v_cache, composed.v_cache);
     }
   }
+}
+
+TEST_P(LinearGroupTest, ReplacedRowsAreFusedBitForBit) {
+  LoraSlot::Override& o = *slots_[3].overrides[static_cast<size_t>(
+      LinearId{0, Projection::kUp}.index())];
+  o.replaced = {0, 31, 32, 332};
+  o.rows = cpu_->PackWeight(Matrix::Random(rng_, 4, kIn).view(), DType::kF32);
+  const Result fused = Run(How::kFused, Epilogue::Kind::kStore, 53, lora_);
+  const Result composed =
+      Run(How::kComposed, Epilogue::Kind::kStore, 53, lora_);
+  ExpectSameBits(fused.out, composed.out);
 }
 
 TEST_P(LinearGroupTest, ARowKeepsItsBitsInASmallerBatch) {

@@ -185,6 +185,79 @@ TEST_P(LoraTest, RanksAreNotPadded) {
   EXPECT_EQ(slot.Find(kId)->weights->size_bytes(), 2 * 3 * (64 + 32));
 }
 
+TEST_P(LoraTest, LookupIsTheShrinkOfOneHotRows) {
+  for (const DType a : kDTypes) {
+    for (const int64_t vocab : {1, 31, 64, 577}) {
+      const Mixed mixed(rng_, *cpu_, vocab, 8, a, DType::kF32);
+      const Mixed same(mixed, *reference_);
+      std::vector<Token> tokens;
+      for (int64_t i = 0; i < Mixed::kRows; ++i) {
+        tokens.push_back(
+            static_cast<Token>(rng_.Below(static_cast<uint64_t>(vocab))));
+      }
+      const size_t size =
+          static_cast<size_t>(LoraLayout(kId, mixed.lora, nullptr));
+      std::vector<float> actual(size + 1, -7.0f);
+      std::vector<float> expected(size + 1, -7.0f);
+      cpu_->LoraLookup(kId, mixed.lora, tokens, actual.data(), *stream_);
+      reference_->LoraLookup(kId, same.lora, tokens, expected.data(), *stream_);
+      for (size_t i = 0; i <= size; ++i) {
+        ASSERT_NEAR(actual[i], expected[i],
+                    cpu_.operand_eps() * std::fabs(expected[i]));
+      }
+    }
+  }
+}
+
+TEST_P(LoraTest, MergedRowsMatchReference) {
+  for (const DType dtype : kDTypes) {
+    for (const int64_t out : kOddSizes) {
+      for (const int64_t in : {1, 17, 100, 577}) {
+        SCOPED_TRACE(::testing::Message()
+                     << Name(dtype) << " " << out << " x " << in);
+        const Matrix w = Matrix::Random(rng_, out, in, dtype);
+        const auto cpu_w = cpu_->PackWeight(w.view(), dtype);
+        const auto reference_w = reference_->PackWeight(w.view(), dtype);
+        std::vector<std::unique_ptr<PackedLora>> packed;
+        std::vector<MergeTerm> cpu_terms, reference_terms;
+        for (const int64_t rank : {3, 16}) {
+          const AdapterWeights lora =
+              Adapter(rng_, rank, in, out, dtype, dtype);
+          packed.push_back(cpu_->PackLora(lora.a.view(), lora.b.view()));
+          cpu_terms.push_back({packed.back().get(), 0.5f});
+          packed.push_back(reference_->PackLora(lora.a.view(), lora.b.view()));
+          reference_terms.push_back({packed.back().get(), 0.5f});
+        }
+        const Matrix expected(out, in);
+        reference_->MergeRows(*reference_w, reference_terms, 0,
+                              expected.view());
+        Matrix actual(out, in);
+        cpu_->MergeRows(*cpu_w, cpu_terms, 0, actual.view());
+        // 19 products of normal numbers, each at most 6 * 6.
+        const double eps = 20 * kEps + ProductEps(cpu_.operand_eps());
+        ExpectNear(actual, expected,
+                   [&](int64_t, int64_t) { return eps * 19 * 36; });
+        // A slice has the rows of the whole.
+        const Matrix slice(out - out / 2, in);
+        cpu_->MergeRows(*cpu_w, cpu_terms, out / 2, slice.view());
+        for (int64_t i = 0; i < slice.rows(); ++i) {
+          ASSERT_EQ(std::memcmp(slice.row(i), actual.row(out / 2 + i),
+                                static_cast<size_t>(in) * 4),
+                    0);
+        }
+        cpu_->MergeRows(*cpu_w, {}, 0, actual.view());
+        for (int64_t i = 0; i < out; ++i) {
+          for (int64_t k = 0; k < in; ++k) {
+            ASSERT_NEAR(actual.At(i, k), w.At(i, k),
+                        cpu_.operand_eps() * std::fabs(w.At(i, k)))
+                << "no terms";
+          }
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Targets, LoraTest, ::testing::ValuesIn(BackendNames()),
                          [](const auto& p) { return p.param; });
 

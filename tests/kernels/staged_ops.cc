@@ -121,6 +121,14 @@ std::unique_ptr<PackedLora> StagedOps::PackLora(ConstTensor a, ConstTensor b) {
   return device_->PackLora(a, b);
 }
 
+void StagedOps::MergeRows(const PackedWeight& w,
+                          std::span<const MergeTerm> terms, int64_t row_begin,
+                          Tensor out) const {
+  device_->MergeRows(w, terms, row_begin, out);
+  after_call_();
+  CHECK(device_->status().ok());
+}
+
 void StagedOps::Embed(const PackedWeight& table, std::span<const Token> tokens,
                       Tensor y, Stream& stream) {
   Call call(*this, stream);
@@ -142,6 +150,18 @@ void StagedOps::RmsNorm(ConstTensor x, const float* weight, float eps, Tensor y,
     return device_->RmsNorm(both, w, eps, both, stream);
   }
   device_->RmsNorm(call.In(x), w, eps, call.Out(y), stream);
+}
+
+void StagedOps::NormGroup(ConstTensor x, NormId id, const float* weight,
+                          float eps, const LoraBatch& lora, int64_t heads,
+                          Tensor y, Stream& stream) {
+  Call call(*this, stream);
+  const float* const w = call.In(weight, x.cols / heads);
+  if (x.data == y.data) {
+    const Tensor both = call.InOut(y);
+    return device_->NormGroup(both, id, w, eps, lora, heads, both, stream);
+  }
+  device_->NormGroup(call.In(x), id, w, eps, lora, heads, call.Out(y), stream);
 }
 
 void StagedOps::Rope(Tensor x, int64_t head_dim, const float* cos,
@@ -222,6 +242,29 @@ void StagedOps::LoraExpand(LinearId id, const LoraBatch& lora, const float* v,
   device_->LoraExpand(id, lora, call.In(v, size), call.InOut(y), stream);
 }
 
+void StagedOps::LoraLookup(LinearId id, const LoraBatch& lora,
+                           std::span<const Token> tokens, float* v,
+                           Stream& stream) {
+  const int64_t size = LoraLayout(id, lora, nullptr);
+  if (size == 0) return;
+  Call call(*this, stream);
+  const Tensor out = call.Out(Tensor::F32(v, 1, size));
+  device_->LoraLookup(id, lora, tokens, out.f32(0), stream);
+}
+
+void StagedOps::ScaleColumns(const float* gain, const float* bias, Tensor y,
+                             Stream& stream) {
+  Call call(*this, stream);
+  device_->ScaleColumns(call.In(gain, y.cols), call.In(bias, y.cols),
+                        call.InOut(y), stream);
+}
+
+void StagedOps::ScatterColumns(ConstTensor x, std::span<const int32_t> cols,
+                               Tensor y, Stream& stream) {
+  Call call(*this, stream);
+  device_->ScatterColumns(call.In(x), cols, call.InOut(y), stream);
+}
+
 void StagedOps::Sample(Tensor logits, std::span<const SamplingRow> params,
                        std::span<SampledRow> out, Stream& stream) {
   Call call(*this, stream);
@@ -269,6 +312,13 @@ void StagedOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
   const bool is_written = epilogue.kind != Epilogue::Kind::kResidual;
   device_->LinearGroup(call.In(x), staged, lora, e,
                        is_written ? call.Out(out) : out, stream);
+}
+
+void StagedOps::EmbedGroup(const PackedWeight& table,
+                           std::span<const Token> tokens, const LoraBatch& lora,
+                           Tensor y, Stream& stream) {
+  Call call(*this, stream);
+  device_->EmbedGroup(table, tokens, lora, call.Out(y), stream);
 }
 
 }  // namespace lorikeet::testing

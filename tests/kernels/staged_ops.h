@@ -27,6 +27,8 @@ class StagedOps final : public Ops {
   std::unique_ptr<Stream> NewStream() override { return device_->NewStream(); }
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+  void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
+                 int64_t row_begin, Tensor out) const override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;
@@ -54,6 +56,13 @@ class StagedOps final : public Ops {
                   Stream& stream) override;
   void LoraExpand(LinearId id, const LoraBatch& lora, const float* v, Tensor y,
                   Stream& stream) override;
+  void LoraLookup(LinearId id, const LoraBatch& lora,
+                  std::span<const Token> tokens, float* v,
+                  Stream& stream) override;
+  void ScaleColumns(const float* gain, const float* bias, Tensor y,
+                    Stream& stream) override;
+  void ScatterColumns(ConstTensor x, std::span<const int32_t> cols, Tensor y,
+                      Stream& stream) override;
   void Sample(Tensor logits, std::span<const SamplingRow> params,
               std::span<SampledRow> out, Stream& stream) override;
   void Logprobs(ConstTensor logits, std::span<const Token> targets,
@@ -62,6 +71,11 @@ class StagedOps final : public Ops {
   void LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                    const LoraBatch& lora, const Epilogue& epilogue, Tensor out,
                    Stream& stream) override;
+  void EmbedGroup(const PackedWeight& table, std::span<const Token> tokens,
+                  const LoraBatch& lora, Tensor y, Stream& stream) override;
+  void NormGroup(ConstTensor x, NormId id, const float* weight, float eps,
+                 const LoraBatch& lora, int64_t heads, Tensor y,
+                 Stream& stream) override;
 
  private:
   class Call;

@@ -124,6 +124,59 @@ TEST_F(ModelLoaderTest, OptionConvertsTheDtype) {
   EXPECT_EQ(model->embedding().dtype(), DType::kF32);
 }
 
+TEST_F(ModelLoaderTest, Int8TakesAboutOneByteAWeight) {
+  ModelOptions options;
+  options.dtype = DType::kI8;
+  const auto model = LoadOk(options);
+  EXPECT_EQ(model->dtype(), DType::kI8);
+  EXPECT_EQ(model->embedding().dtype(), DType::kI8);
+  EXPECT_THAT(model->final_norm(), ::testing::Each(0.5f));
+}
+
+TEST_F(ModelLoaderTest, Int8RefusesAnAbsurdRangeByName) {
+  Tensor("lm_head.weight") =
+      MakeConstantTensor("lm_head.weight", DType::kF32, {10, 8}, 1e7f);
+  ModelOptions options;
+  options.dtype = DType::kI8;
+  const std::string error = LoadError(options);
+  EXPECT_THAT(error, HasSubstr("lm_head.weight"));
+  EXPECT_THAT(error, HasSubstr("int8"));
+}
+
+// What a start finds in the cache are the bits that quantizing gives, and a
+// damaged cache is made anew.
+TEST_F(ModelLoaderTest, CachedInt8WeightsAreThoseOfQuantizing) {
+  backend_ = testing::NewBackend("cpu");
+  ModelOptions options;
+  options.dtype = DType::kI8;
+  options.cache_dir = dir_ + "/packed";
+  const auto first = LoadOk(options);
+  const auto names = fs_.List(options.cache_dir);
+  ASSERT_TRUE(names.ok());
+  ASSERT_EQ(names->size(), 1u);
+  const std::string path = options.cache_dir + "/" + names->front();
+  const std::string written = fs_.ReadFile(path, 1 << 20).value();
+  const auto expect_same = [&](const Model& other) {
+    EXPECT_EQ(other.fingerprint(), first->fingerprint());
+    EXPECT_EQ(other.lm_head().packed_bytes(), first->lm_head().packed_bytes());
+  };
+  expect_same(*LoadOk(options));
+  std::string damaged = written;
+  damaged.back() ^= 1;
+  testing::WriteTestFile(path, damaged);
+  expect_same(*LoadOk(options));
+  EXPECT_EQ(fs_.ReadFile(path, 1 << 20).value(), written);
+}
+
+TEST_F(ModelLoaderTest, ACacheThatCannotBeWrittenIsNoError) {
+  backend_ = testing::NewBackend("cpu");
+  testing::WriteTestFile(dir_ + "/file", "no directory");
+  ModelOptions options;
+  options.dtype = DType::kI8;
+  options.cache_dir = dir_ + "/file";
+  EXPECT_EQ(LoadOk(options)->dtype(), DType::kI8);
+}
+
 TEST_F(ModelLoaderTest, IgnoresRotaryBuffers) {
   tensors_.push_back(MakeConstantTensor(
       "model.layers.0.self_attn.rotary_emb.inv_freq", DType::kF32, {1}, 1));

@@ -1,11 +1,15 @@
 #include "tests/testing/golden.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -122,11 +126,30 @@ std::string ModelsDir() {
                   : dir);
 }
 
+namespace {
+
+// Goes with the process that made it, not with its children.
+struct TempDir {
+  explicit TempDir(std::string d) : dir(std::move(d)) {}
+  ~TempDir() {
+    if (::getpid() == owner) PosixFileSystem().RemoveTree(dir).IgnoreError();
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  const std::string dir;
+  const pid_t owner = ::getpid();
+};
+
+}  // namespace
+
 std::string FreshTempDir(absl::string_view name) {
+  static std::map<std::string, std::unique_ptr<TempDir>> dirs;
+  const std::string dir =
+      JoinPath(::testing::TempDir(), absl::StrCat(name, "-", ::getpid()));
   PosixFileSystem fs;
-  const std::string dir = JoinPath(::testing::TempDir(), name);
   CHECK(fs.RemoveTree(dir).ok());
   CHECK(fs.CreateDirectories(dir).ok());
+  if (!dirs.contains(dir)) dirs[dir] = std::make_unique<TempDir>(dir);
   return dir;
 }
 

@@ -31,7 +31,8 @@ std::string TinyDir();
 std::string ModelsDir();
 // Returns the source tree: $LORIKEET_SOURCE_DIR, else ".".
 std::string SourceDir();
-// Returns a fresh empty directory below gtest's temporary one.
+// Returns a fresh empty directory of this process below gtest's temporary one;
+// it is removed when the process exits.
 std::string FreshTempDir(absl::string_view name);
 
 // One prompt of a golden file (golden/tiny/README.md, section 1).

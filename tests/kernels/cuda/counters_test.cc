@@ -120,11 +120,11 @@ TEST_F(CudaCountersTest, LoraReadsAdaptersOnceAndInWholeSectors) {
     for (int32_t i = 0; i < adapters; ++i) {
       const int64_t rank = kRanks[static_cast<size_t>(i) % kRanks.size()];
       LoraSlot& slot = slots[static_cast<size_t>(i)];
-      slot.entries.resize(3);
+      slot.entries.resize(static_cast<size_t>(parts[2].id.index()) + 1);
       for (size_t p = 0; p < 3; ++p) {
         const std::vector<float> a = RandomFloats(rng_, rank * kIn);
         const std::vector<float> b = RandomFloats(rng_, kOut[p] * rank);
-        slot.entries[p] = {
+        slot.entries[static_cast<size_t>(parts[p].id.index())] = {
             ops_->PackLora(
                 ConstTensor(a.data(), DType::kF32, rank, kIn, kIn),
                 ConstTensor(b.data(), DType::kF32, kOut[p], rank, rank)),

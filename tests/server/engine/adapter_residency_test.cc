@@ -49,9 +49,21 @@ TEST_F(AdapterResidencyTest, HasRoomWhileASlotIsNotInUse) {
   residency_.IsResident(a_);
   residency_.IsResident(b_);
   residency_.Begin(std::vector{a_});
-  EXPECT_TRUE(residency_.HasRoomFor(c_));
+  EXPECT_TRUE(residency_.HasRoomFor(std::vector{c_}));
   residency_.Begin(std::vector{a_, b_});
-  EXPECT_FALSE(residency_.HasRoomFor(c_));
+  EXPECT_FALSE(residency_.HasRoomFor(std::vector{c_}));
+  EXPECT_TRUE(residency_.HasRoomFor(std::vector{b_}));
+}
+
+TEST_F(AdapterResidencyTest, HasRoomForAllOfACompositionOrForNone) {
+  store_.Load(a_);
+  residency_.IsResident(a_);
+  residency_.Begin(std::vector{a_});
+  EXPECT_TRUE(residency_.HasRoomFor(std::vector{a_, c_}));
+  EXPECT_FALSE(residency_.HasRoomFor(std::vector{b_, c_}));
+  residency_.Begin({});
+  EXPECT_TRUE(residency_.HasRoomFor(std::vector{b_, c_}));
+  EXPECT_FALSE(residency_.HasRoomFor(std::vector{a_, b_, c_}));
 }
 
 TEST_F(AdapterResidencyTest, AsksForWhatFitsBesideWhatIsInUse) {
@@ -60,6 +72,13 @@ TEST_F(AdapterResidencyTest, AsksForWhatFitsBesideWhatIsInUse) {
   EXPECT_THAT(residency_.Finish(std::vector{a_}, std::vector{c_, b_}),
               IsEmpty());
   EXPECT_THAT(store_.prefetched(), ElementsAre("c"));
+}
+
+TEST_F(AdapterResidencyTest, HintsAtWhatComesAfterThat) {
+  store_.Load(a_);
+  residency_.IsResident(a_);
+  residency_.Finish(std::vector{a_}, std::vector{c_, b_});
+  EXPECT_THAT(store_.hinted(), ElementsAre("b"));
 }
 
 TEST_F(AdapterResidencyTest, TellsOfAFailedLoad) {

@@ -94,7 +94,7 @@ class EngineDemoTest : public ::testing::Test {
     if (!c.adapter.empty()) {
       const auto version = store_->Resolve({.name = c.adapter});
       EXPECT_TRUE(version.ok()) << version.status();
-      r.adapter = *version;
+      r.adapters = {{*version}};
     }
     return r;
   }

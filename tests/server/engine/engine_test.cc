@@ -73,18 +73,19 @@ class EngineTest : public ::testing::Test {
   Answer Run(EngineRequest r) { return ReadAll(Submit(std::move(r))); }
   // What the fake model says after `prompt`.
   static std::vector<Token> Expected(std::vector<Token> prompt, int n,
-                                     uint64_t adapter = 0) {
+                                     uint64_t adapter = 0, size_t from = 0) {
     std::vector<Token> out;
     for (int i = 0; i < n; ++i) {
-      out.push_back(FakeRunner::NextToken(prompt, adapter));
+      out.push_back(FakeRunner::NextToken(prompt, adapter, from));
       prompt.push_back(out.back());
     }
     return out;
   }
-  VersionRef Adapter(const std::string& name, uint32_t generation) {
+  VersionRef Adapter(const std::string& name, uint32_t generation,
+                     std::vector<Token> invocation = {}) {
     auto slot = std::make_shared<LoraSlot>();
     slot->generation = generation;
-    return store_.AddAdapter(name, slot);
+    return store_.AddAdapter(name, slot, std::move(invocation));
   }
 
   int64_t num_blocks_ = 256;
@@ -123,7 +124,7 @@ TEST_F(EngineTest, PrefixesOfOtherTenantsAndAdaptersAreNotReused) {
   other.tenant = "acme";
   EXPECT_EQ(Run(std::move(other)).started.cached_tokens, 0);
   EngineRequest adapted = Request(Prompt(10));
-  adapted.adapter = Adapter("a", 7);
+  adapted.adapters = {{Adapter("a", 7)}};
   const Answer a = Run(std::move(adapted));
   EXPECT_EQ(a.started.cached_tokens, 0);
   EXPECT_EQ(a.tokens.at(0), Expected(Prompt(10), 5, 7));
@@ -138,7 +139,7 @@ TEST_F(EngineTest, ManyRequestsGetTheAnswersThatEachWouldGetAlone) {
                                       Adapter("c", 3)};
   for (int i = 0; i < 30; ++i) {
     EngineRequest r = Request(Prompt(5 + i, 100), 12);
-    r.adapter = adapters[static_cast<size_t>(i % 4)];
+    if (i % 4 > 0) r.adapters = {{adapters[static_cast<size_t>(i % 4)]}};
     streams.push_back(Submit(std::move(r)));
   }
   engine().SetHeld(false);
@@ -159,12 +160,149 @@ TEST_F(EngineTest, RowsOfAnAdapterAreOneSegment) {
   store_.Load(b->key);
   for (int i = 0; i < 8; ++i) {
     EngineRequest r = Request(Prompt(3, 50 * i));
-    r.adapter = i % 2 == 0 ? a : b;
+    r.adapters = {{i % 2 == 0 ? a : b}};
     streams.push_back(Submit(std::move(r)));
   }
   engine().SetHeld(false);
   for (const auto& stream : streams) ReadAll(stream);
   EXPECT_EQ(shared_->max_segments, 2);
+}
+
+// ---- aLoRA: the adapter acts from its invocation on -------------------------
+
+TEST_F(EngineTest, AnInvokedAdapterActsFromTheInvocationOn) {
+  const VersionRef alora = Adapter("alora", 7, {5, 6});
+  for (const int64_t budget : {3, 16}) {
+    options_.max_num_batched_tokens = budget;
+    EngineRequest r = Request({1, 5, 6, 2, 5, 6, 3});
+    r.adapters = {{alora}};
+    EXPECT_EQ(Run(r).tokens.at(0), Expected(r.prompt, 5, 7, 4)) << budget;
+    engine_.reset();
+  }
+}
+
+TEST_F(EngineTest, AnAdapterThatIsNotInvokedIsNeitherUsedNorLoaded) {
+  EngineRequest r = Request(Prompt(10));
+  r.adapters = {{Adapter("alora", 7, {400})}};
+  EXPECT_EQ(Run(r).tokens.at(0), Expected(Prompt(10), 5));
+  EXPECT_THAT(store_.prefetched(), ::testing::IsEmpty());
+}
+
+TEST_F(EngineTest, WhatComesBeforeAnInvocationIsSharedWithTheBase) {
+  const VersionRef alora = Adapter("alora", 7, {400});
+  Run(Request(Prompt(10)));
+  EngineRequest r = Request(Prompt(9));  // two blocks and one token
+  r.prompt.push_back(400);
+  r.prompt.push_back(1);
+  r.adapters = {{alora}};
+  const Answer first = Run(r);
+  EXPECT_EQ(first.started.cached_tokens, 8);
+  EXPECT_EQ(first.tokens.at(0), Expected(r.prompt, 5, 7, 9));
+  // And the other way round, and with itself behind the invocation.
+  EXPECT_EQ(Run(Request(Prompt(10))).started.cached_tokens, 8);
+  r.prompt.push_back(2);
+  r.prompt.push_back(3);
+  const Answer longer = Run(r);
+  EXPECT_EQ(longer.tokens.at(0), Expected(r.prompt, 5, 7, 9));
+}
+
+TEST_F(EngineTest, PrefixesOfAnotherInvocationAreNotReused) {
+  const VersionRef alora = Adapter("alora", 7, {400});
+  EngineRequest once = Request({400, 1, 2, 3, 4, 5, 6, 7, 8}, 2);
+  once.adapters = {{alora}};
+  Run(once);
+  // The same tokens, but now the first invocation does not count.
+  EngineRequest twice = once;
+  twice.prompt.push_back(400);
+  const Answer a = Run(twice);
+  EXPECT_EQ(a.started.cached_tokens, 0);
+  EXPECT_EQ(a.tokens.at(0), Expected(twice.prompt, 2, 7, 9));
+  // The base has computed none of the first one's blocks either.
+  EXPECT_EQ(Run(Request(once.prompt)).started.cached_tokens, 8)
+      << "blocks of the second one, before its invocation";
+}
+
+// ---- compositions -----------------------------------------------------------
+
+TEST_F(EngineTest, AdaptersOfACompositionActTogether) {
+  const VersionRef a = Adapter("a", 1), b = Adapter("b", 2);
+  EngineRequest r = Request(Prompt(10));
+  r.adapters = {{a, 0.5f}, {b, 1}, {a, 1}};
+  EXPECT_EQ(Run(r).tokens.at(0),
+            Expected(Prompt(10), 5,
+                     FakeRunner::HashOfTerms({{1, 0.5f}, {2, 1}, {1, 1}})));
+  EXPECT_THAT(store_.prefetched(), ElementsAre("a", "b"));
+}
+
+TEST_F(EngineTest, PrefixesOfOtherScalesAndOrdersAreNotReused) {
+  const VersionRef a = Adapter("a", 1), b = Adapter("b", 2);
+  const auto cached = [&](std::vector<RequestAdapter> adapters) {
+    EngineRequest r = Request(Prompt(10));
+    r.adapters = std::move(adapters);
+    return Run(std::move(r)).started.cached_tokens;
+  };
+  EXPECT_EQ(cached({{a, 0.5f}, {b, 1}}), 0);
+  EXPECT_EQ(cached({{a, 0.5f}, {b, 1}}), 8);
+  EXPECT_EQ(cached({{b, 1}, {a, 0.5f}}), 0);
+  EXPECT_EQ(cached({{a, 0.25f}, {b, 1}}), 0);
+  EXPECT_EQ(cached({{a, 0.5f}}), 0);
+  EXPECT_EQ(cached({{a, 1}}), 0);
+  EXPECT_EQ(cached({{a, 1}}), 8);
+}
+
+TEST_F(EngineTest, CompositionsAndTheirPartsTakeTurnsInTooFewSlots) {
+  num_blocks_ = 64;
+  options_.start_held = true;
+  std::vector<VersionRef> all;
+  for (uint32_t i = 0; i < 8; ++i) {
+    all.push_back(Adapter("a" + std::to_string(i), i + 1));
+  }
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (size_t i = 0; i < 24; ++i) {
+    EngineRequest r = Request(Prompt(6, static_cast<Token>(10 * i)), 3);
+    // One, two, three or four adapters in the four slots.
+    for (size_t k = 0; k <= i % 4; ++k) {
+      r.adapters.push_back({all[(i + 3 * k) % 8], 1});
+    }
+    streams.push_back(Submit(std::move(r)));
+  }
+  engine().SetHeld(false);
+  for (size_t i = 0; i < 24; ++i) {
+    std::vector<std::pair<uint32_t, float>> terms;
+    for (size_t k = 0; k <= i % 4; ++k) {
+      terms.emplace_back((i + 3 * k) % 8 + 1, 1.0f);
+    }
+    EXPECT_EQ(ReadAll(streams[i]).tokens.at(0),
+              Expected(Prompt(6, static_cast<Token>(10 * i)), 3,
+                       FakeRunner::HashOfTerms(terms)))
+        << i;
+  }
+  engine().WaitUntilIdle();
+  EXPECT_EQ(store_.num_leased(), 0);
+}
+
+TEST_F(EngineTest, ALoadErrorOfOnePartEndsTheComposition) {
+  store_.SetLoadOnPrefetch(false);
+  const VersionRef good = Adapter("good", 1), bad = Adapter("bad", 2);
+  store_.Load(good->key);
+  EngineRequest r = Request(Prompt(4));
+  r.adapters = {{good}, {bad}};
+  auto stream = Submit(r);
+  store_.FailLoad(bad->key, absl::DataLossError("damaged"));
+  EXPECT_EQ(ReadAll(stream).status, absl::DataLossError("damaged"));
+}
+
+TEST_F(EngineTest, AbortingAnAdapterEndsItsCompositions) {
+  options_.max_model_len = 100000;
+  num_blocks_ = 30000;
+  EngineRequest r = Request(Prompt(4), 90000);
+  r.adapters = {{Adapter("a", 1)}, {Adapter("b", 2)}};
+  auto stream = Submit(std::move(r));
+  while (!stream->Next().has_value()) {
+  }
+  engine().AbortAdapter("default", "b");
+  const Answer a = ReadAll(stream);
+  EXPECT_EQ(a.finished.at(0).reason, FinishReason::kAbort);
 }
 
 TEST_F(EngineTest, CandidatesShareThePromptAndDifferInWhatTheyDraw) {
@@ -250,7 +388,7 @@ TEST_F(EngineTest, CancelEndsARequestAndFreesWhatItHas) {
   options_.max_model_len = 100000;
   num_blocks_ = 30000;
   EngineRequest r = Request(Prompt(4), 90000);
-  r.adapter = Adapter("a", 1);
+  r.adapters = {{Adapter("a", 1)}};
   auto stream = Submit(std::move(r));
   while (!stream->Next().has_value()) {
   }
@@ -266,7 +404,7 @@ TEST_F(EngineTest, WaitsForAColdAdapterWhileOthersRun) {
   store_.SetLoadOnPrefetch(false);
   const VersionRef cold = Adapter("cold", 9);
   EngineRequest r = Request(Prompt(4));
-  r.adapter = cold;
+  r.adapters = {{cold}};
   auto waiting = Submit(std::move(r));
   EXPECT_EQ(Run(Request(Prompt(4))).tokens.at(0), Expected(Prompt(4), 5));
   EXPECT_EQ(waiting->Next(), std::nullopt);
@@ -283,7 +421,7 @@ TEST_F(EngineTest, ALoadErrorEndsTheRequestsThatWaitForIt) {
   store_.SetLoadOnPrefetch(false);
   const VersionRef bad = Adapter("bad", 9);
   EngineRequest r = Request(Prompt(4));
-  r.adapter = bad;
+  r.adapters = {{bad}};
   auto one = Submit(r);
   auto two = Submit(r);
   store_.FailLoad(bad->key, absl::DataLossError("damaged"));
@@ -296,7 +434,7 @@ TEST_F(EngineTest, MoreAdaptersThanSlotsAllGetTheirTurn) {
   std::vector<std::shared_ptr<TokenStream>> streams;
   for (uint32_t i = 0; i < 20; ++i) {
     EngineRequest r = Request(Prompt(4), 3);
-    r.adapter = Adapter("a" + std::to_string(i), i + 1);
+    r.adapters = {{Adapter("a" + std::to_string(i), i + 1)}};
     streams.push_back(Submit(std::move(r)));
   }
   engine().SetHeld(false);
@@ -404,8 +542,8 @@ TEST_F(EngineTest, AbortAllFinishesEverythingWithAbort) {
 TEST_F(EngineTest, AbortAdapterLeavesOthersAlone) {
   options_.start_held = true;
   EngineRequest r = Request(Prompt(4));
-  r.adapter = Adapter("a", 1);
-  const std::weak_ptr<const AdapterVersionInfo> hold = r.adapter;
+  r.adapters = {{Adapter("a", 1)}};
+  const std::weak_ptr<const AdapterVersionInfo> hold = r.adapters[0].version;
   auto aborted = Submit(std::move(r));
   auto other = Submit(Request(Prompt(4)));
   engine().AbortAdapter("default", "a");

@@ -26,8 +26,10 @@ class FakeAdapterStore final : public AdapterStore {
   // Makes an adapter that requests can name; `slot` may hold no weights.
   VersionRef AddAdapter(
       const std::string& name,
-      std::shared_ptr<const LoraSlot> slot = std::make_shared<LoraSlot>()) {
+      std::shared_ptr<const LoraSlot> slot = std::make_shared<LoraSlot>(),
+      std::vector<Token> invocation = {}) {
     auto info = std::make_shared<AdapterVersionInfo>();
+    info->features.invocation_tokens = std::move(invocation);
     info->key = {"default", name, 1, DigestOf(name)};
     MutexLock lock(&mu_);
     known_[info->key].slot = std::move(slot);
@@ -72,6 +74,16 @@ class FakeAdapterStore final : public AdapterStore {
       LoadLocked(key);
     }
     RunCallback();
+  }
+  void Hint(const AdapterKey& key) override {
+    MutexLock lock(&mu_);
+    if (std::ranges::find(hinted_, key.name) == hinted_.end()) {
+      hinted_.push_back(key.name);
+    }
+  }
+  std::vector<std::string> hinted() const {
+    MutexLock lock(&mu_);
+    return hinted_;
   }
   DeviceLease TryLease(const AdapterKey& key) override {
     MutexLock lock(&mu_);
@@ -118,16 +130,24 @@ class FakeAdapterStore final : public AdapterStore {
     return Unused();
   }
   absl::Status BeginDelete(const std::string&, const std::string&,
-                           std::optional<uint64_t>) override {
+                           const Change&) override {
     return Unused();
   }
   void CancelDelete(const std::string&, const std::string&) override {}
   absl::Status FinishDelete(const std::string&, const std::string&) override {
     return Unused();
   }
-  absl::StatusOr<AliasInfo> SetAlias(const std::string&, const std::string&,
-                                     const AdapterRef&,
-                                     std::optional<uint64_t>) override {
+  absl::StatusOr<AliasInfo> PutAlias(const AliasRequest&) override {
+    return Unused();
+  }
+  absl::StatusOr<AliasInfo> PromoteAlias(const std::string&, const std::string&,
+                                         const std::optional<AdapterRef>&,
+                                         const Change&) override {
+    return Unused();
+  }
+  absl::StatusOr<AliasInfo> RollBackAlias(const std::string&,
+                                          const std::string&,
+                                          const Change&) override {
     return Unused();
   }
   absl::StatusOr<AliasInfo> GetAlias(const std::string&,
@@ -136,10 +156,15 @@ class FakeAdapterStore final : public AdapterStore {
   }
   std::vector<AliasInfo> ListAliases(const std::string&) override { return {}; }
   absl::Status DeleteAlias(const std::string&, const std::string&,
-                           std::optional<uint64_t>) override {
+                           const Change&) override {
     return Unused();
   }
-  absl::StatusOr<VersionRef> Resolve(const AdapterRef&) override {
+  absl::StatusOr<std::vector<AuditEntry>> ReadAudit(
+      const AuditQuery&) override {
+    return Unused();
+  }
+  absl::StatusOr<Route> FindRoute(const AdapterRef&,
+                                  absl::string_view) override {
     return Unused();
   }
   absl::Status LoadTo(const std::string&, const std::string&, Tier,
@@ -205,6 +230,7 @@ class FakeAdapterStore final : public AdapterStore {
   mutable Mutex mu_;
   std::map<AdapterKey, Known> known_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> prefetched_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> hinted_ ABSL_GUARDED_BY(mu_);
   bool load_on_prefetch_ ABSL_GUARDED_BY(mu_) = true;
   uint64_t uses_ ABSL_GUARDED_BY(mu_) = 0;
   std::function<void()> callback_ ABSL_GUARDED_BY(mu_);

@@ -1,6 +1,6 @@
 // A FakeRunner is a model whose K and V of a position are a hash of all tokens
-// up to it and of the adapter, and whose next token is a function of that hash
-// and the sampling row. Fast, and wrong blocks give wrong tokens.
+// up to it and of their adapters, and whose next token is a function of that
+// hash and the sampling row. Fast, and wrong blocks give wrong tokens.
 //
 // Engine thread only, but for the counters.
 
@@ -9,10 +9,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -38,12 +40,25 @@ class FakeRunner final : public ModelRunner {
       : kv_(static_cast<size_t>(num_blocks * kBlockSize)),
         shared_(std::move(shared)) {}
 
-  // The token after `tokens` at temperature 0 without an adapter.
-  static Token NextToken(const std::vector<Token>& tokens,
-                         uint64_t adapter = 0) {
-    uint64_t h = adapter;
-    for (const Token t : tokens) h = Hash(h, t);
+  // The token after `tokens` at temperature 0, where `adapter` (see
+  // HashOfTerms, 0 = none) acts on positions from `from` on.
+  static Token NextToken(const std::vector<Token>& tokens, uint64_t adapter = 0,
+                         size_t from = 0) {
+    uint64_t h = 0;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      h = Hash(i < from ? h : h ^ adapter, tokens[i]);
+    }
     return Pick(h, SamplingRow());
+  }
+  // One adapter at scale 1 is its generation.
+  static uint64_t HashOfTerms(
+      const std::vector<std::pair<uint32_t, float>>& generations_and_scales) {
+    uint64_t h = 0;
+    for (const auto& [generation, scale] : generations_and_scales) {
+      h = h * 31 + generation +
+          (scale == 1 ? 0 : std::bit_cast<uint32_t>(scale));
+    }
+    return h;
   }
 
   StepTicket Submit(const StepInput& input) override {
@@ -123,17 +138,21 @@ class FakeRunner final : public ModelRunner {
     };
     for (int32_t row = s.row_begin; row < s.row_end; ++row) {
       const int32_t position = s.first_position + row - s.row_begin;
-      uint64_t h = position == 0 ? AdapterOf(input, row) : cell(position - 1);
-      h = Hash(h, input.tokens[static_cast<size_t>(row)]);
+      uint64_t h = position == 0 ? 0 : cell(position - 1);
+      h = Hash(h ^ AdapterOf(input, row),
+               input.tokens[static_cast<size_t>(row)]);
       cell(position) = h;
       hashes->push_back(h);
     }
   }
   static uint64_t AdapterOf(const StepInput& input, int32_t row) {
     for (const LoraSegment& s : input.lora.segments) {
-      if (row >= s.row_begin && row < s.row_end) {
-        return s.terms[0].slot->generation;
+      if (row < s.row_begin || row >= s.row_end) continue;
+      std::vector<std::pair<uint32_t, float>> terms;
+      for (const LoraTerm& t : s.terms) {
+        terms.emplace_back(t.slot->generation, t.scale);
       }
+      return HashOfTerms(terms);
     }
     return 0;
   }

@@ -85,9 +85,13 @@ class Rig {
   }
 
   void AddAdapter(const std::string& name, const std::string& dir) {
-    auto weights = ReadPeftAdapter(fs_, dir, model_->config(), {}, {});
+    const BaseWeights base(*model_, *ops_);
+    auto weights = ReadPeftAdapter(fs_, dir, model_->config(), {}, {}, &base);
     ASSERT_TRUE(weights.ok()) << weights.status();
-    adapters_[name] = store_.AddAdapter(name, (*weights)->Pack(*ops_));
+    auto slot = (*weights)->Pack(*ops_, &base);
+    ASSERT_TRUE(slot.ok()) << slot.status();
+    adapters_[name] =
+        store_.AddAdapter(name, *slot, (*weights)->features.invocation_tokens);
     store_.Load(adapters_[name]->key);
   }
 
@@ -99,7 +103,7 @@ class Rig {
     r.stop.max_tokens = max_tokens;
     r.output.num_logprobs = 4;
     r.output.return_logits = true;
-    if (!adapter.empty()) r.adapter = adapters_.at(adapter);
+    if (!adapter.empty()) r.adapters = {{adapters_.at(adapter)}};
     return r;
   }
 
@@ -138,7 +142,7 @@ struct TinyAdapter {
 };
 struct TinyModel {
   std::string name, dir, golden;
-  std::vector<TinyAdapter> adapters;  // plain LoRA only
+  std::vector<TinyAdapter> adapters;
 };
 
 std::vector<TinyModel> ReadManifest(const std::string& tiny_dir) {
@@ -155,7 +159,6 @@ std::vector<TinyModel> ReadManifest(const std::string& tiny_dir) {
     TinyModel model{
         m.Find("name")->AsString(), path(m, "dir"), path(m, "golden"), {}};
     for (const Json& a : m.Find("adapters")->items()) {
-      if (!a.Find("features")->items().empty()) continue;
       model.adapters.push_back(
           {a.Find("name")->AsString(), path(a, "dir"), path(a, "golden")});
     }
@@ -186,19 +189,32 @@ class EngineGoldenTest : public ::testing::Test {
     }
     return rig;
   }
-  // Prompts of many lengths for base and some adapters.
+  // Prompts of many lengths for the base, every adapter, an aLoRA's invocation
+  // in their middle, and sums of adapters.
   std::vector<EngineRequest> MixedRequests(Rig& rig, int32_t max_tokens = 24) {
     std::vector<EngineRequest> requests;
     const auto golden = testing::ReadGolden(model().golden);
     CHECK(golden.ok());
+    const auto name = [&](size_t i) {
+      return model().adapters[i % model().adapters.size()].name;
+    };
     for (size_t i = 0; i < golden->prompts.size(); ++i) {
       const std::vector<Token>& ids = golden->prompts[i].ids;
       requests.push_back(rig.Request(ids, "", max_tokens));
-      for (size_t k = 0; k < 4; ++k) {
-        const size_t which = (i * 4 + k) % model().adapters.size();
-        requests.push_back(
-            rig.Request(ids, model().adapters[which].name, max_tokens));
+      for (size_t k = 0; k < 6; ++k) {
+        requests.push_back(rig.Request(ids, name(i * 6 + k), max_tokens));
       }
+      std::vector<Token> invoking = ids;
+      invoking.insert(invoking.begin() + static_cast<int64_t>(ids.size() / 2),
+                      {7, 401, 33});
+      requests.push_back(rig.Request(invoking, "alora", max_tokens));
+      // The first ones are plain LoRA.
+      requests.push_back(rig.Request(ids, name(i), max_tokens));
+      requests.back().adapters[0].scale = 0.5f;
+      requests.push_back(rig.Request(ids, name(i), max_tokens));
+      requests.back().adapters.push_back(
+          rig.Request(ids, name(i + 3), 1).adapters[0]);
+      requests.back().adapters[1].scale = -0.25f;
     }
     return requests;
   }

@@ -1,5 +1,9 @@
 // The small parts of the engine: rates, counts, domains, hints.
 
+#include <iterator>
+#include <set>
+#include <vector>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/engine/kv_domain.h"
@@ -43,13 +47,26 @@ TEST(TokenCountsTest, CountsTheOutputAndKnowsThePrompt) {
 
 TEST(KvDomainTest, DiffersWithAllThatMakesKvDiffer) {
   const Digest base = DigestOf("base"), adapter = DigestOf("adapter");
-  const KvDomain d = MakeKvDomain("t", base, &adapter, DType::kF32);
-  EXPECT_EQ(d, MakeKvDomain("t", base, &adapter, DType::kF32));
-  EXPECT_NE(d, MakeKvDomain("u", base, &adapter, DType::kF32));
-  EXPECT_NE(d, MakeKvDomain("t", adapter, &adapter, DType::kF32));
-  EXPECT_NE(d, MakeKvDomain("t", base, &base, DType::kF32));
-  EXPECT_NE(d, MakeKvDomain("t", base, nullptr, DType::kF32));
-  EXPECT_NE(d, MakeKvDomain("t", base, &adapter, DType::kBF16));
+  const auto make = [&](absl::string_view tenant, const Digest& of,
+                        std::vector<KvAdapter> adapters, int32_t from = 0,
+                        DType dtype = DType::kF32) {
+    return MakeKvDomain(tenant, of, adapters, from, dtype);
+  };
+  const std::vector<KvAdapter> two = {{adapter, 1}, {base, 0.5f}};
+  const KvDomain all[] = {make("t", base, {{adapter, 1}}),
+                          make("u", base, {{adapter, 1}}),
+                          make("t", adapter, {{adapter, 1}}),
+                          make("t", base, {{base, 1}}),
+                          make("t", base, {{adapter, 0.5f}}),
+                          make("t", base, {{adapter, -1}}),
+                          make("t", base, {}),
+                          make("t", base, {{adapter, 1}}, 3),
+                          make("t", base, two),
+                          make("t", base, {two[1], two[0]}),
+                          make("t", base, {{adapter, 1}}, 0, DType::kBF16)};
+  EXPECT_EQ(std::set<KvDomain>(std::begin(all), std::end(all)).size(),
+            std::size(all));
+  EXPECT_EQ(make("t", base, two), make("t", base, two));
 }
 
 TEST(RetryAfterTest, RidesAlongWithAStatus) {

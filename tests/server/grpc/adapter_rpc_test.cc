@@ -275,8 +275,8 @@ TEST(AdapterRpc, AliasesPointToVersions) {
   two.mutable_alias()->add_targets()->set_version("upper");
   two.mutable_alias()->add_targets()->set_version("reverse");
   ExpectError(demo.adapters().SetAlias(&context, two, &client.alias),
-              grpc::StatusCode::INVALID_ARGUMENT, "INVALID_FIELD",
-              {"alias.targets", "2"});
+              grpc::StatusCode::INVALID_ARGUMENT, "INVALID_SPLIT",
+              {"weights", "sum to 0"});
 
   ASSERT_TRUE(client.DeleteAlias("task").ok());
   ExpectError(client.GetAlias("task"), grpc::StatusCode::NOT_FOUND,

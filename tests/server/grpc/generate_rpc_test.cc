@@ -121,6 +121,68 @@ TEST(GenerateRpc, ASwapLeavesARunningStreamOnItsVersion) {
   }
 }
 
+v1::GenerateRequest PartsRequest(
+    const std::vector<std::pair<std::string, float>>& parts) {
+  v1::GenerateRequest request = TextRequest("", "Word: parrot\nAnswer:");
+  for (const auto& [name, scale] : parts) {
+    v1::AdapterPart& part = *request.add_adapters();
+    part.set_name(name);
+    part.set_scale(scale);
+  }
+  return request;
+}
+
+TEST(GenerateRpc, AdaptersAreSummedAndNamedInTheAnswer) {
+  DemoServer demo;
+  demo.RegisterAll();
+  const Answer sum = demo.Stream(PartsRequest({{"reverse", 0}, {"upper", 1}}));
+  ASSERT_TRUE(sum.status.ok()) << sum.status.error_message();
+  EXPECT_EQ(sum.text(), " PARROT") << "at scale 0 an adapter adds nothing";
+  EXPECT_EQ(sum.started.adapter(), "");
+  ASSERT_EQ(sum.started.adapters_size(), 2);
+  EXPECT_EQ(sum.started.adapters(0).adapter(),
+            "tenants/default/adapters/reverse");
+  EXPECT_EQ(sum.started.adapters(0).scale(), 0);
+  EXPECT_EQ(sum.started.adapters(1).version(), 1u);
+  EXPECT_EQ(sum.started.adapters(1).revision().size(), 64u);
+
+  // One part without a scale is the adapter itself, cache and all.
+  const Answer alone =
+      demo.Stream(TextRequest("upper", "Word: parrot\nAnswer:"));
+  v1::GenerateRequest one = PartsRequest({});
+  one.add_adapters()->set_name("upper@1");
+  const Answer part = demo.Unary(one);
+  ASSERT_TRUE(part.status.ok()) << part.status.error_message();
+  EXPECT_EQ(part.ids(), alone.ids());
+  EXPECT_EQ(part.started.adapter(), alone.started.adapter());
+  EXPECT_EQ(part.started.adapters_size(), 1);
+  EXPECT_EQ(alone.started.adapters_size(), 0);
+}
+
+TEST(GenerateRpc, CompositionsThatCannotBeAreRefusedByField) {
+  DemoServer demo([](ServerOptions* o) { o->max_lora_rank = 20; });
+  demo.RegisterAll();
+  const auto details = [&](const v1::GenerateRequest& request) {
+    const Answer answer = demo.Stream(request);
+    EXPECT_FALSE(answer.status.ok());
+    return DetailsOf(answer.status);
+  };
+  EXPECT_EQ(details(PartsRequest({{"upper", 1}, {"nobody", 1}})).field,
+            "adapters[1].name");
+  EXPECT_EQ(details(PartsRequest({{"upper", 1}, {"nobody", 1}})).reason,
+            "ADAPTER_NOT_FOUND");
+  EXPECT_EQ(details(PartsRequest({{"base", 1}})).field, "adapters[0].name");
+  EXPECT_EQ(details(PartsRequest({{"upper", 1e9f}})).field,
+            "adapters[0].scale");
+  // sort has rank 16, reverse 8.
+  EXPECT_EQ(details(PartsRequest({{"sort", 1}, {"reverse", 1}})).reason,
+            "COMPOSITION_TOO_LARGE");
+  v1::GenerateRequest both = PartsRequest({{"upper", 1}});
+  both.set_task("upper");
+  EXPECT_EQ(details(both).field, "task");
+  EXPECT_EQ(details(PartsRequest({})).reason, "TASK_MISSING");
+}
+
 TEST(GenerateRpc, SamplesTheSameForTheSameSeedWhateverElseRuns) {
   DemoServer demo;
   v1::GenerateRequest request = LongRequest("base", 40);

@@ -136,5 +136,28 @@ TEST(Durations, AreChecked) {
   EXPECT_FALSE(ToDuration("t", d, absl::ZeroDuration(), absl::Seconds(3)).ok());
 }
 
+TEST(Adapters, TellTheirFeatures) {
+  AdapterInfo info;
+  info.newest.features.keys = {"use_dora", "bias"};
+  v1::Adapter out;
+  ToProto(info, ModelInfo(), absl::OkStatus(), &out);
+  EXPECT_EQ(out.lora().features_size(), 2);
+  EXPECT_EQ(out.lora().features(1), "bias");
+  EXPECT_TRUE(out.lora().use_dora());
+}
+
+TEST(Generate, PartsWithoutAScaleHaveNone) {
+  v1::GenerateRequest request;
+  request.add_adapters()->set_name("a");
+  v1::AdapterPart& zero = *request.add_adapters();
+  zero.set_name("b");
+  zero.set_scale(0);
+  const auto input = ToGenerateInput(request);
+  ASSERT_TRUE(input.ok()) << input.status();
+  ASSERT_EQ(input->adapters.size(), 2u);
+  EXPECT_EQ(input->adapters[0].scale, std::nullopt);
+  EXPECT_EQ(input->adapters[1].scale, 0.0f);
+}
+
 }  // namespace
 }  // namespace lorikeet

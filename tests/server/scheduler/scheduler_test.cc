@@ -22,8 +22,10 @@ class FakeResidency final : public ResidencyView {
   bool IsResident(const AdapterKey& key) const override {
     return resident.contains(key.name);
   }
-  bool HasRoomFor(const AdapterKey& key) const override {
-    return has_room || IsResident(key);
+  bool HasRoomFor(std::span<const AdapterKey> keys) const override {
+    return has_room || std::ranges::all_of(keys, [this](const AdapterKey& key) {
+             return IsResident(key);
+           });
   }
   std::set<std::string> resident;
   bool has_room = true;
@@ -55,7 +57,7 @@ class SchedulerTest : public testing::Test {
       r.prompt.push_back(static_cast<Token>(id * 1000 + i));
     }
     r.max_tokens = 8;
-    if (!adapter.empty()) r.adapter = Key(adapter);
+    if (!adapter.empty()) r.adapters = {Key(adapter)};
     return r;
   }
   bool Add(SchedulerRequest r) { return scheduler_->Add(std::move(r)); }
@@ -199,9 +201,48 @@ TEST_F(SchedulerTest, ReusesNothingOfAnotherDomain) {
   Step({1});
   SchedulerRequest again = Make(2, 0);
   again.prompt = Make(1, 11).prompt;
-  again.domain.value[0] = 7;
+  again.domains[0].domain.value[0] = 7;
   Add(std::move(again));
   EXPECT_THAT(Step(), ElementsAre("2:0-11"));
+}
+
+TEST_F(SchedulerTest, BlocksBeforeADomainBeginsAreThoseOfTheOneBefore) {
+  Add(Make(1, 14));
+  Step({1});  // blocks of 0-4, 4-8, 8-12
+  const auto with_start = [&](int64_t id, int32_t from) {
+    SchedulerRequest r = Make(id, 0);
+    r.prompt = Make(1, 14).prompt;
+    KvDomain other;
+    other.value[0] = 7;
+    other.value[1] = static_cast<uint64_t>(from);
+    r.domains.push_back({from, other});
+    return r;
+  };
+  Add(with_start(2, 8));
+  EXPECT_THAT(Step({2}), ElementsAre("2:8-14"));
+  // A block that a domain begins within is of the new one.
+  Add(with_start(3, 7));
+  EXPECT_THAT(Step({3}), ElementsAre("3:4-14"));
+  Add(with_start(4, 8));
+  EXPECT_THAT(Step({4}), ElementsAre("4:12-14"));
+}
+
+TEST_F(SchedulerTest, AdmitsACompositionWhenAllOfItsAdaptersAreThere) {
+  SchedulerRequest r = Make(1, 3, "a");
+  r.adapters.push_back(Key("b"));
+  Add(std::move(r));
+  Add(Make(2, 3, "b"));
+  residency_.resident = {"a"};
+  StepPlan plan = Plan();
+  EXPECT_THAT(plan.sequences, IsEmpty());
+  EXPECT_THAT(plan.promote, ElementsAre(Key("a"), Key("b")));
+  Commit(plan);
+  residency_.resident = {"a", "b"};
+  EXPECT_THAT(Step(), ElementsAre("1:0-3", "2:0-3"));
+  EXPECT_THAT(scheduler_->AdaptersInUse(), ElementsAre(Key("a"), Key("b")));
+  scheduler_->Cancel(RequestId(1));
+  EXPECT_THAT(scheduler_->AdaptersInUse(), ElementsAre(Key("b")));
+  scheduler_->CheckInvariants();
 }
 
 TEST_F(SchedulerTest, FlushForgetsWhatNobodyUses) {

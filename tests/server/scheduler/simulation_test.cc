@@ -44,8 +44,12 @@ class SimDevice final : public ResidencyView {
   bool IsResident(const AdapterKey& key) const override {
     return std::ranges::find(resident_, key) != resident_.end();
   }
-  bool HasRoomFor(const AdapterKey& key) const override {
-    return IsResident(key) || static_cast<int>(in_use_.size()) < slots_;
+  bool HasRoomFor(std::span<const AdapterKey> keys) const override {
+    const int64_t others =
+        std::ranges::count_if(in_use_, [&](const AdapterKey& key) {
+          return std::ranges::find(keys, key) == keys.end();
+        });
+    return others + static_cast<int64_t>(keys.size()) <= slots_;
   }
   void SetInUse(std::vector<AdapterKey> keys) {
     in_use_ = std::move(keys);
@@ -126,7 +130,8 @@ class Sim {
     SchedulerRequest r;
     r.id = RequestId(next_id_++);
     r.arrival = absl::Milliseconds(step_);
-    r.domain.value[0] = rng_.Below(2);
+    KvDomain& domain = r.domains[0].domain;
+    domain.value[0] = rng_.Below(2);
     // Few first tokens, so that prompts share prefixes.
     const int64_t length = 1 + static_cast<int64_t>(rng_.Below(40));
     const Token family = static_cast<Token>(rng_.Below(3));
@@ -143,12 +148,7 @@ class Sim {
             ? 1 + static_cast<int32_t>(
                       rng_.Below(static_cast<uint64_t>(options_.max_num_seqs)))
             : 1;
-    const uint64_t adapter =
-        rng_.Below(static_cast<uint64_t>(options_.adapters) + 1);
-    if (adapter > 0) {
-      r.adapter = AdapterKey{"default", "a" + std::to_string(adapter), 1, {}};
-      r.domain.value[1] = adapter;
-    }
+    AddAdapters(&r);
     r.priority = rng_.Below(10) == 0 ? 1 : 0;
     r.use_prefix_cache = rng_.Below(8) != 0;
     r.all_prompt_logits = rng_.Below(10) == 0;
@@ -245,17 +245,51 @@ class Sim {
     ++ended_;
   }
 
-  static uint64_t Seed(const SchedulerRequest& r) {
-    return HashNext(r.domain.value[0], static_cast<Token>(r.domain.value[1]));
+  // None, one, or a composition of as many as there are slots; some begin to
+  // act in the middle of the prompt.
+  void AddAdapters(SchedulerRequest* r) {
+    const uint64_t adapters = static_cast<uint64_t>(options_.adapters);
+    uint64_t adapter = rng_.Below(adapters + 1);
+    if (adapter == 0) return;
+    KvDomain domain = r->domains[0].domain;
+    const int parts =
+        rng_.Below(4) == 0 ? std::min(options_.slots, options_.adapters) : 1;
+    for (int i = 0; i < parts; ++i) {
+      r->adapters.push_back(
+          AdapterKey{"default", "a" + std::to_string(adapter), 1, {}});
+      domain.value[1] = domain.value[1] * 100 + adapter;
+      adapter = adapter % adapters + 1;
+    }
+    const uint64_t from = rng_.Below(r->prompt.size());
+    if (from == 0 || rng_.Below(3) != 0) {
+      r->domains[0].domain = domain;
+      return;
+    }
+    domain.value[1] = domain.value[1] * 1000 + from;
+    r->domains.push_back({static_cast<int32_t>(from), domain});
+  }
+
+  // The hash of a domain, mixed in where it begins.
+  static uint64_t HashDomain(uint64_t h, const KvDomain& domain) {
+    return HashNext(HashNext(h, static_cast<Token>(domain.value[0])),
+                    static_cast<Token>(domain.value[1]));
+  }
+  static Token TokenAt(const Live& live, int32_t candidate, int64_t i) {
+    const std::vector<Token>& prompt = live.request.prompt;
+    const int64_t output = i - static_cast<int64_t>(prompt.size());
+    return output < 0 ? prompt[static_cast<size_t>(i)]
+                      : live.outputs[static_cast<size_t>(candidate)]
+                                    [static_cast<size_t>(output)];
   }
   // The hash of the first `count` tokens of a candidate.
   static uint64_t HashOf(const Live& live, int32_t candidate, int64_t count) {
-    uint64_t h = Seed(live.request);
-    const auto& output = live.outputs[static_cast<size_t>(candidate)];
-    const int64_t prompt = static_cast<int64_t>(live.request.prompt.size());
+    uint64_t h = 0;
+    auto domain = live.request.domains.begin();
     for (int64_t i = 0; i < count; ++i) {
-      h = HashNext(h, i < prompt ? live.request.prompt[static_cast<size_t>(i)]
-                                 : output[static_cast<size_t>(i - prompt)]);
+      if (domain != live.request.domains.end() && domain->from_position == i) {
+        h = HashDomain(h, (domain++)->domain);
+      }
+      h = HashNext(h, TokenAt(live, candidate, i));
     }
     return h;
   }
@@ -286,8 +320,8 @@ class Sim {
       for (int64_t p = s.begin; p < s.end; ++p) {
         Kv(s.block_table, p) = HashOf(live, s.candidate, p + 1);
       }
-      if (live.request.adapter.has_value()) {
-        EXPECT_TRUE(device_.IsResident(*live.request.adapter));
+      for (const AdapterKey& key : live.request.adapters) {
+        EXPECT_TRUE(device_.IsResident(key));
       }
     }
     for (const PlannedSequence& s : plan.sequences) {
@@ -297,9 +331,8 @@ class Sim {
             << "position " << p << " of request " << s.request.value();
       }
       for (int64_t i = s.begin; i < s.end; ++i) {
-        ASSERT_EQ(HashNext(HashOf(live, s.candidate, i),
-                           s.tokens[static_cast<size_t>(i - s.begin)]),
-                  HashOf(live, s.candidate, i + 1));
+        ASSERT_EQ(s.tokens[static_cast<size_t>(i - s.begin)],
+                  TokenAt(live, s.candidate, i));
       }
       if (s.all_logits) {
         EXPECT_TRUE(!live.forked);
@@ -424,7 +457,7 @@ TEST(SchedulerStarvationTest, AColdAdapterGetsIntoASystemThatIsNeverIdle) {
     r.arrival = absl::Seconds(next_id++);
     r.prompt = {1, 2, 3};
     r.max_tokens = 4;
-    r.adapter = AdapterKey{"default", name, 1, {}};
+    r.adapters = {AdapterKey{"default", name, 1, {}}};
     left[r.id] = 4;
     ASSERT_TRUE(scheduler->Add(std::move(r)));
   };
