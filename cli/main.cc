@@ -16,6 +16,7 @@
 #include "cli/run.h"
 #include "cli/serve.h"
 #include "cli/tokenize.h"
+#include "cli/train.h"
 
 namespace {
 
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
   lorikeet::AddAdapterVerifyCommand(*adapter, &exit_code);
   lorikeet::AddAdapterMergeCommand(*adapter, &exit_code);
   lorikeet::AddTokenizeCommand(app, &exit_code);
+  lorikeet::AddTrainCommand(app, &exit_code);
   CLI::App* bench = app.add_subcommand("bench", "Measure what it costs");
   bench->require_subcommand(1);
   lorikeet::AddBenchServeCommand(*bench, &exit_code);

@@ -137,24 +137,14 @@ absl::Status Trainer::Update() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<EvalReport> Trainer::Evaluate(
-    const std::vector<TrainBatch>& batches) {
+absl::StatusOr<EvalReport> Trainer::Evaluate(const TrainBatch& batch) {
   CHECK(batch_ == batches_.size());
   RETURN_IF_ERROR(RefreshGains());
-  EvalReport report;
-  int64_t targets = 0;
-  double loss_sum = 0;
-  for (const TrainBatch& batch : batches) {
-    pass_.Begin(batch, 0, {});
-    while (!pass_.RunSlice()) {
-    }
-    loss_sum += pass_.loss_sum();
-    targets += pass_.num_targets();
-    report.exact += pass_.num_exact();
-    report.sequences += static_cast<int64_t>(batch.size());
+  pass_.Begin(batch, 0, {});
+  while (!pass_.RunSlice()) {
   }
-  report.loss = targets == 0 ? 0 : loss_sum / static_cast<double>(targets);
-  return report;
+  return EvalReport{pass_.loss_sum(), pass_.num_targets(), pass_.num_exact(),
+                    static_cast<int64_t>(batch.size())};
 }
 
 }  // namespace lorikeet

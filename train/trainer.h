@@ -49,9 +49,19 @@ struct StepReport {
 
 // Losses over sequences that are not trained on.
 struct EvalReport {
-  double loss = 0;  // mean over targets
-  int64_t exact = 0;
+  double loss_sum = 0;
+  int64_t targets = 0;
+  int64_t exact = 0;  // sequences that greedy decoding gets right
   int64_t sequences = 0;
+
+  double loss() const {
+    return targets == 0 ? 0 : loss_sum / static_cast<double>(targets);
+  }
+  double exact_match() const {
+    return sequences == 0
+               ? 0
+               : static_cast<double>(exact) / static_cast<double>(sequences);
+  }
 };
 
 class Trainer {
@@ -78,9 +88,9 @@ class Trainer {
   // The share of the step that is done, in [0, 1].
   double progress() const;
 
-  // Evaluates batches, all at once.
+  // Evaluates a batch between two steps, all at once.
   // Errors: INVALID_ARGUMENT if DoRA finds no gain.
-  absl::StatusOr<EvalReport> Evaluate(const std::vector<TrainBatch>& batches);
+  absl::StatusOr<EvalReport> Evaluate(const TrainBatch& batch);
 
  private:
   void BeginBatch();
