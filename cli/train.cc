@@ -229,7 +229,7 @@ void AddFileOptions(CLI::App* command, Flags& flags) {
   command->add_option(
       "--activation-memory", flags.activation_memory,
       "For activations that are kept rather than computed again, "
-      "for example 512MiB; by default as large as the base");
+      "for example 512MiB; by default 5/8 of the base's size");
   command
       ->add_option("--threads", flags.threads, "Compute threads; 0 = all cores")
       ->check(CLI::Range(0, 1024))

@@ -26,11 +26,16 @@ BatchPass::BatchPass(const TrainModel& model, TrainOps& train, Ops& ops,
       num_layers_(model.config().num_layers),
       tile_rows_(TileRows(model.config())),
       rope_(model.config()),
-      layer_pass_(model, train, ops),
+      layer_pass_(model, train, ops, options.max_tokens),
       inputs_(static_cast<size_t>(num_layers_)) {
   const int64_t each = LayerTape::SizeBytes(model, options.max_tokens);
   kept_layers_ = std::min(num_layers_, options.tape_bytes / each);
   kept_.resize(static_cast<size_t>(kept_layers_));
+  // Memory that grows batch by batch would leave holes behind.
+  const int64_t hidden = model.config().hidden_size;
+  for (int64_t i = model.first_trained_layer(); i < num_layers_; ++i) {
+    inputs_[static_cast<size_t>(i)].Resize(options.max_tokens, hidden);
+  }
 }
 
 void BatchPass::Begin(const TrainBatch& batch, float loss_scale,

@@ -28,21 +28,76 @@ void Copy(ConstTensor from, Tensor to) {
 
 }  // namespace
 
-int64_t LayerTape::SizeBytes(const TrainModel& model, int64_t rows) {
-  const ModelConfig& c = model.config();
-  int64_t floats = 2 * c.q_dim() + 2 * c.kv_dim() + c.num_heads +
-                   c.hidden_size + 2 * c.intermediate_size;
-  if (c.qk_norm) floats += c.q_dim() + c.kv_dim();
-  for (const TrainLinear& linear : model.layers().back().linears) {
-    if (linear.lora == nullptr) continue;
-    floats += linear.lora->rank();
-    if (linear.lora->is_dora()) floats += linear.weight.out_dim();
+namespace {
+
+// Calls fn(tensor of the tape, columns) for each that a layer has.
+template <typename Fn>
+void ForEachTensor(const ModelConfig& c, const TrainLayer& layer,
+                   LayerTape& tape, const Fn& fn) {
+  fn(tape.q, c.q_dim());
+  fn(tape.k, c.kv_dim());
+  fn(tape.v, c.kv_dim());
+  if (c.qk_norm) {
+    fn(tape.q_raw, c.q_dim());
+    fn(tape.k_raw, c.kv_dim());
   }
-  return rows * floats * static_cast<int64_t>(sizeof(float));
+  fn(tape.attention, c.q_dim());
+  fn(tape.lse, c.num_heads);
+  fn(tape.middle, c.hidden_size);
+  fn(tape.gate, c.intermediate_size);
+  fn(tape.up, c.intermediate_size);
+  for (size_t p = 0; p < kNumProjections; ++p) {
+    const TrainLora* lora = layer.linears[p].lora.get();
+    if (lora == nullptr) continue;
+    fn(tape.linears[p].shrunk, lora->rank());
+    if (lora->is_dora()) {
+      fn(tape.linears[p].product, layer.linears[p].weight.out_dim());
+    }
+  }
 }
 
-LayerPass::LayerPass(const TrainModel& model, TrainOps& train, Ops& ops)
-    : config_(model.config()), train_(train), ops_(ops), linear_(train, ops) {}
+// Floats of a tape per row.
+int64_t RowFloats(const ModelConfig& config, const TrainLayer& layer) {
+  LayerTape tape;
+  int64_t floats = 0;
+  ForEachTensor(config, layer, tape,
+                [&](Tensor&, int64_t cols) { floats += cols; });
+  return floats;
+}
+
+}  // namespace
+
+void LayerTape::Resize(const ModelConfig& config, const TrainLayer& layer,
+                       int64_t rows, int64_t max_rows) {
+  const int64_t bytes =
+      max_rows * RowFloats(config, layer) * static_cast<int64_t>(sizeof(float));
+  if (bytes > memory_.size_bytes()) {
+    memory_ = Buffer();  // give back before taking more
+    memory_ = Buffer(bytes);
+  }
+  float* next = memory_.as<float>();
+  for (LinearTape& linear : linears) linear = LinearTape();
+  ForEachTensor(config, layer, *this, [&](Tensor& tensor, int64_t cols) {
+    tensor = Tensor::F32(next, rows, cols);
+    next += rows * cols;
+  });
+}
+
+int64_t LayerTape::SizeBytes(const TrainModel& model, int64_t rows) {
+  int64_t largest = 0;
+  for (const TrainLayer& layer : model.layers()) {
+    largest = std::max(largest, RowFloats(model.config(), layer));
+  }
+  return rows * largest * static_cast<int64_t>(sizeof(float));
+}
+
+LayerPass::LayerPass(const TrainModel& model, TrainOps& train, Ops& ops,
+                     int64_t max_rows)
+    : config_(model.config()),
+      max_rows_(max_rows),
+      train_(train),
+      ops_(ops),
+      linear_(train, ops) {}
 
 void LayerPass::RmsNorm(ConstTensor x, const TrainNorm& norm, Tensor y,
                         Stream& stream) {
@@ -69,48 +124,47 @@ void LayerPass::ForwardAttention(const TrainLayer& layer, const LayerRows& rows,
   const int64_t n = residual.rows;
   const Tensor x = normed_.Resize(n, config_.hidden_size);
   RmsNorm(residual, layer.input_norm, x, stream);
-  const Tensor q = tape.q.Resize(n, config_.q_dim());
-  const Tensor k = tape.k.Resize(n, config_.kv_dim());
-  const Tensor v = tape.v.Resize(n, config_.kv_dim());
   const auto linear = [&](Projection p, Tensor y) {
-    LinearTape& own = tape.linears[static_cast<size_t>(p)];
+    const LinearTape& own = tape.linears[static_cast<size_t>(p)];
     linear_.Forward(layer[p], x, rows.dropout, is_trained ? &own : nullptr, y,
                     stream);
   };
+  const Tensor q = tape.q;
+  const Tensor k = tape.k;
   linear(Projection::kQ, q);
   linear(Projection::kK, k);
-  linear(Projection::kV, v);
+  linear(Projection::kV, tape.v);
   const int64_t d = config_.head_dim;
   if (layer.q_norm.weight != nullptr) {
-    Copy(q, tape.q_raw.Resize(n, q.cols));
-    Copy(k, tape.k_raw.Resize(n, k.cols));
+    Copy(q, tape.q_raw);
+    Copy(k, tape.k_raw);
     RmsNorm(ByHead(q, d), layer.q_norm, ByHead(q, d), stream);
     RmsNorm(ByHead(k, d), layer.k_norm, ByHead(k, d), stream);
   }
   ops_.Rope(q, d, rows.cos.f32(0), rows.sin.f32(0), stream);
   ops_.Rope(k, d, rows.cos.f32(0), rows.sin.f32(0), stream);
-  train_.Attention(q, k, v, rows.sequences, HeadsOf(layer),
-                   tape.attention.Resize(n, config_.q_dim()),
-                   tape.lse.Resize(n, config_.num_heads), stream);
+  train_.Attention(q, k, tape.v, rows.sequences, HeadsOf(layer), tape.attention,
+                   tape.lse, stream);
 }
 
 void LayerPass::Forward(const TrainLayer& layer, const LayerRows& rows,
                         ConstTensor residual, bool is_trained, LayerTape& tape,
                         Tensor output, Stream& stream) {
   const int64_t n = residual.rows;
+  tape.Resize(config_, layer, n, max_rows_);
   ForwardAttention(layer, rows, residual, is_trained, tape, stream);
   const auto linear = [&](Projection p, ConstTensor x, Tensor y) {
-    LinearTape& own = tape.linears[static_cast<size_t>(p)];
+    const LinearTape& own = tape.linears[static_cast<size_t>(p)];
     linear_.Forward(layer[p], x, rows.dropout, is_trained ? &own : nullptr, y,
                     stream);
   };
-  const Tensor middle = tape.middle.Resize(n, config_.hidden_size);
-  linear(Projection::kO, tape.attention.view(), middle);
+  const Tensor middle = tape.middle;
+  linear(Projection::kO, tape.attention, middle);
   ops_.ResidualAdd(residual, middle, stream);
   const Tensor x = normed_.Resize(n, config_.hidden_size);
   RmsNorm(middle, layer.post_norm, x, stream);
-  const Tensor gate = tape.gate.Resize(n, config_.intermediate_size);
-  const Tensor up = tape.up.Resize(n, config_.intermediate_size);
+  const Tensor gate = tape.gate;
+  const Tensor up = tape.up;
   linear(Projection::kGate, x, gate);
   linear(Projection::kUp, x, up);
   // A tape that is filled again lacks only what `down` has on it.
@@ -130,8 +184,8 @@ void LayerPass::BackwardMlp(const TrainLayer& layer, const LayerRows& rows,
                             const LayerTape& tape, Tensor gradient,
                             Stream& stream) {
   const int64_t n = gradient.rows;
-  const Tensor gate = tape.gate.view();
-  const Tensor up = tape.up.view();
+  const Tensor gate = tape.gate;
+  const Tensor up = tape.up;
   const auto linear = [&](Projection p, ConstTensor x, Tensor dy,
                           bool accumulate, Tensor dx) {
     linear_.Backward(layer[p], x, rows.dropout,
@@ -148,12 +202,11 @@ void LayerPass::BackwardMlp(const TrainLayer& layer, const LayerRows& rows,
   const Tensor dgate = gate_gradient_.Resize(n, config_.intermediate_size);
   train_.SiluMulBackward(gate, up, dup, dgate, dup, stream);
   const Tensor x = normed_.Resize(n, config_.hidden_size);
-  RmsNorm(tape.middle.view(), layer.post_norm, x, stream);
+  RmsNorm(tape.middle, layer.post_norm, x, stream);
   const Tensor dx = normed_gradient_.Resize(n, config_.hidden_size);
   linear(Projection::kGate, x, dgate, false, dx);
   linear(Projection::kUp, x, dup, true, dx);
-  RmsNormBackward(tape.middle.view(), layer.post_norm, dx, true, gradient,
-                  stream);
+  RmsNormBackward(tape.middle, layer.post_norm, dx, true, gradient, stream);
 }
 
 void LayerPass::BackwardAttention(const TrainLayer& layer,
@@ -171,20 +224,20 @@ void LayerPass::BackwardAttention(const TrainLayer& layer,
   const Tensor dy = output_gradient_.Resize(n, config_.hidden_size);
   Copy(gradient, dy);
   const Tensor dattention = attention_gradient_.Resize(n, config_.q_dim());
-  linear(Projection::kO, tape.attention.view(), dy, false, dattention);
+  linear(Projection::kO, tape.attention, dy, false, dattention);
   const Tensor dq = dq_.Resize(n, config_.q_dim());
   const Tensor dk = dk_.Resize(n, config_.kv_dim());
   const Tensor dv = dv_.Resize(n, config_.kv_dim());
-  train_.AttentionBackward(tape.q.view(), tape.k.view(), tape.v.view(),
-                           tape.attention.view(), tape.lse.view(), dattention,
-                           rows.sequences, HeadsOf(layer), dq, dk, dv, stream);
+  train_.AttentionBackward(tape.q, tape.k, tape.v, tape.attention, tape.lse,
+                           dattention, rows.sequences, HeadsOf(layer), dq, dk,
+                           dv, stream);
   ops_.Rope(dq, d, rows.cos.f32(0), rows.minus_sin.f32(0), stream);
   ops_.Rope(dk, d, rows.cos.f32(0), rows.minus_sin.f32(0), stream);
   if (layer.q_norm.weight != nullptr) {
-    RmsNormBackward(ByHead(tape.q_raw.view(), d), layer.q_norm, ByHead(dq, d),
-                    false, ByHead(dq, d), stream);
-    RmsNormBackward(ByHead(tape.k_raw.view(), d), layer.k_norm, ByHead(dk, d),
-                    false, ByHead(dk, d), stream);
+    RmsNormBackward(ByHead(tape.q_raw, d), layer.q_norm, ByHead(dq, d), false,
+                    ByHead(dq, d), stream);
+    RmsNormBackward(ByHead(tape.k_raw, d), layer.k_norm, ByHead(dk, d), false,
+                    ByHead(dk, d), stream);
   }
   const Tensor x = normed_.Resize(n, config_.hidden_size);
   RmsNorm(residual, layer.input_norm, x, stream);

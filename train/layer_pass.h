@@ -19,17 +19,24 @@
 
 namespace lorikeet {
 
-// What a layer keeps between its two directions, beside its checkpoint.
+// What a layer keeps between its two directions, beside its checkpoint: views
+// into memory of its own, which is taken once for the largest batch.
 struct LayerTape {
-  OwnedMatrix q, k, v;         // rotated
-  OwnedMatrix q_raw, k_raw;    // before their norms, where a model has those
-  OwnedMatrix attention, lse;  // [rows, q_dim], [rows, heads]
-  OwnedMatrix middle;          // residual after attention
-  OwnedMatrix gate, up;
+  Tensor q, k, v;         // rotated
+  Tensor q_raw, k_raw;    // before their norms, where a model has those
+  Tensor attention, lse;  // [rows, q_dim], [rows, heads]
+  Tensor middle;          // residual after attention
+  Tensor gate, up;
   LinearTape linears[kNumProjections];
 
-  // Of a tape for `rows` tokens, per layer.
+  // Lays the views out for `rows` <= max_rows rows of a layer.
+  void Resize(const ModelConfig& config, const TrainLayer& layer, int64_t rows,
+              int64_t max_rows);
+  // Of the largest layer's tape for `rows` rows.
   static int64_t SizeBytes(const TrainModel& model, int64_t rows);
+
+ private:
+  Buffer memory_;
 };
 
 // The rows of a batch, for all layers.
@@ -41,8 +48,9 @@ struct LayerRows {
 
 class LayerPass {
  public:
-  // All outlive this.
-  LayerPass(const TrainModel& model, TrainOps& train, Ops& ops);
+  // All outlive this. `max_rows`: of a batch.
+  LayerPass(const TrainModel& model, TrainOps& train, Ops& ops,
+            int64_t max_rows);
 
   // Fills `tape` from `residual` [rows, hidden], the layer's input. With
   // `output` also writes the layer's output there (it may be `residual`).
@@ -72,6 +80,7 @@ class LayerPass {
                          Tensor gradient, bool wants_input, Stream& stream);
 
   const ModelConfig& config_;
+  const int64_t max_rows_;
   TrainOps& train_;
   Ops& ops_;
   LinearPass linear_;

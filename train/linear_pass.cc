@@ -24,7 +24,7 @@ ConstTensor LinearPass::Dropped(const TrainLinear& linear, ConstTensor x,
 }
 
 void LinearPass::Forward(const TrainLinear& linear, ConstTensor x,
-                         const DropoutSource& dropout, LinearTape* tape,
+                         const DropoutSource& dropout, const LinearTape* tape,
                          Tensor y, Stream& stream) {
   const TrainLora* lora = linear.lora.get();
   const bool is_dora = lora != nullptr && lora->is_dora();
@@ -33,8 +33,8 @@ void LinearPass::Forward(const TrainLinear& linear, ConstTensor x,
     train_.Linear(x, linear.weight, is_dora ? nullptr : linear.bias, y, stream);
   }
   if (lora == nullptr) return;
-  OwnedMatrix& owner = tape != nullptr ? tape->shrunk : shrunk_;
-  const Tensor shrunk = owner.Resize(x.rows, lora->rank());
+  const Tensor shrunk =
+      tape != nullptr ? tape->shrunk : shrunk_.Resize(x.rows, lora->rank());
   train_.Product(ProductForm::kNT, 1, Dropped(linear, x, dropout, stream),
                  lora->a, false, shrunk, stream);
   if (y.data == nullptr) return;
@@ -42,9 +42,8 @@ void LinearPass::Forward(const TrainLinear& linear, ConstTensor x,
                  stream);
   if (!is_dora) return;
   if (tape != nullptr) {
-    const Tensor product = tape->product.Resize(y.rows, y.cols);
     for (int64_t i = 0; i < y.rows; ++i) {
-      std::copy_n(y.f32(i), y.cols, product.f32(i));
+      std::copy_n(y.f32(i), y.cols, tape->product.f32(i));
     }
   }
   ops_.ScaleColumns(lora->gain.data(), linear.bias, y, stream);
@@ -65,7 +64,7 @@ void LinearPass::Backward(const TrainLinear& linear, ConstTensor x,
   if (lora != nullptr && lora->is_dora()) {
     const Tensor sums = gradient_.Resize(1, dy.cols);
     std::fill_n(sums.f32(0), dy.cols, 0.0f);
-    train_.AddColumnDots(dy, tape.product.view(), sums.f32(0), stream);
+    train_.AddColumnDots(dy, tape.product, sums.f32(0), stream);
     for (int64_t j = 0; j < dy.cols; ++j) {
       lora->magnitude_gradient.f32(0)[j] +=
           sums.f32(0)[j] * lora->inverse_norm[static_cast<size_t>(j)];
@@ -76,7 +75,7 @@ void LinearPass::Backward(const TrainLinear& linear, ConstTensor x,
     train_.LinearBackward(dy, linear.weight, accumulate, dx, stream);
   }
   if (lora == nullptr) return;
-  train_.Product(ProductForm::kTN, lora->scaling, dy, tape.shrunk.view(), true,
+  train_.Product(ProductForm::kTN, lora->scaling, dy, tape.shrunk, true,
                  lora->b_gradient, stream);
   const Tensor expanded = expanded_.Resize(dy.rows, lora->rank());
   train_.Product(ProductForm::kNN, lora->scaling, dy, lora->b, false, expanded,

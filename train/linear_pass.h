@@ -15,8 +15,8 @@ namespace lorikeet {
 
 // What the backward pass of one linear wants to know of its forward pass.
 struct LinearTape {
-  OwnedMatrix shrunk;   // x A^T, [rows, rank]
-  OwnedMatrix product;  // DoRA: W x + low-rank part, [rows, out]
+  Tensor shrunk;   // x A^T, [rows, rank]; without data: no low-rank part
+  Tensor product;  // DoRA: W x + low-rank part, [rows, out]
 };
 
 // Which numbers of dropout a pass over a batch takes.
@@ -31,10 +31,11 @@ class LinearPass {
   // Both outlive this.
   LinearPass(TrainOps& train, Ops& ops) : train_(train), ops_(ops) {}
 
-  // y = linear(x). `tape` may be null where no backward pass follows. y without
-  // data: only the tape is wanted; not with DoRA.
+  // y = linear(x), and fills what `tape` points to. `tape` may be null where no
+  // backward pass follows. y without data: only the tape is wanted; not with
+  // DoRA.
   void Forward(const TrainLinear& linear, ConstTensor x,
-               const DropoutSource& dropout, LinearTape* tape, Tensor y,
+               const DropoutSource& dropout, const LinearTape* tape, Tensor y,
                Stream& stream);
 
   // Adds the gradients of the linear's parameters and writes dx, or adds to it

@@ -160,8 +160,8 @@ absl::Status TrainingJob::CheckIdentity(const Json& was, int64_t step) const {
 
 int64_t TrainingJob::TapeBytes() const {
   if (files_.tape_bytes.has_value()) return *files_.tape_bytes;
-  // As large as the base: training then takes about twice its memory.
-  return subject_.base.weight_bytes();
+  // Training then takes somewhat more than twice the memory of the base.
+  return subject_.base.weight_bytes() / 8 * 5;
 }
 
 void TrainingJob::MakeTrainer(int64_t steps_done) {
