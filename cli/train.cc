@@ -15,6 +15,7 @@
 #include "base/text.h"
 #include "base/thread_pool.h"
 #include "cli/offline_error.h"
+#include "cli/train_estimate.h"
 #include "cli/train_progress.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/train/train_ops.h"
@@ -32,6 +33,7 @@ struct Flags {
   std::string schedule = "linear";
   std::string loss_on = "completion";
   std::string activation_memory;
+  bool dry_run = false;
   TrainingFiles files;
   TrainingOptions options;
 };
@@ -91,6 +93,14 @@ void ReportEnd(const TrainingJob& job, const TrainProgress& progress,
 
 absl::Status Train(Flags& flags) {
   RETURN_IF_ERROR(FillOptions(flags));
+  if (flags.dry_run) {
+    return PrintTrainingEstimate(flags.model_dir, flags.options,
+                                 DTypeOf(flags.dtype));
+  }
+  if (flags.files.data.empty() || flags.files.output.empty()) {
+    return absl::InvalidArgumentError(
+        "--data and --output are required, unless with --dry-run");
+  }
   PosixFileSystem fs;
   const SystemClock clock;
   ThreadPool threads(flags.threads > 0 ? flags.threads : AvailableCores());
@@ -128,6 +138,8 @@ constexpr char kFooter[] =
     "--output /tmp/adapter --steps 200\n"
     "  lorikeet train --model demo/base --data train.jsonl --output "
     "/tmp/adapter --steps 200 --resume\n"
+    "  lorikeet train --model demo/base --dry-run --rank 4 --target-modules "
+    "q_proj,v_proj\n"
     "\nA line of data is {\"prompt\": TEXT, \"completion\": TEXT} or "
     "{\"token_ids\": [..], \"loss_mask\": [..]}.\nThe output is a PEFT "
     "directory with the loss curve (loss.csv, loss.svg) and training.json; of "
@@ -201,13 +213,13 @@ void AddFileOptions(CLI::App* command, Flags& flags) {
       ->type_name("DIR")
       ->required();
   command->add_option("--data", files.data, "Examples to train on, JSONL")
-      ->type_name("FILE")
-      ->required();
+      ->type_name("FILE");
   command->add_option("--eval", files.eval, "Examples to evaluate on, JSONL")
       ->type_name("FILE");
   command->add_option("--output", files.output, "A directory that is not there")
-      ->type_name("DIR")
-      ->required();
+      ->type_name("DIR");
+  command->add_flag("--dry-run", flags.dry_run,
+                    "Print what training takes; only config.json is read");
   command->add_flag("--resume", files.resume,
                     "Go on from the last checkpoint of this output");
   command
