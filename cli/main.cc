@@ -10,6 +10,7 @@
 #include "cli/bench_engine.h"
 #include "cli/bench_limits.h"
 #include "cli/bench_serve.h"
+#include "cli/bench_train.h"
 #include "cli/demo.h"
 #include "cli/generate.h"
 #include "cli/models.h"
@@ -57,6 +58,7 @@ int main(int argc, char** argv) {
   lorikeet::AddBenchServeCommand(*bench, &exit_code);
   lorikeet::AddBenchEngineCommand(*bench, &exit_code);
   lorikeet::AddBenchLimitsCommand(*bench, &exit_code);
+  lorikeet::AddBenchTrainCommand(*bench, &exit_code);
   lorikeet::AddDemoCommand(app, &exit_code);
   CLI11_PARSE(app, argc, argv);
   return exit_code;

@@ -18,6 +18,10 @@ int64_t TileRows(const ModelConfig& config) {
 
 }  // namespace
 
+int64_t DefaultTapeBytes(const Model& base) {
+  return base.weight_bytes() / 8 * 5;
+}
+
 BatchPass::BatchPass(const TrainModel& model, TrainOps& train, Ops& ops,
                      const BatchPassOptions& options)
     : model_(model),

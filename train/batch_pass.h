@@ -30,6 +30,10 @@ struct BatchPassOptions {
   int64_t tape_bytes = 0;    // for what may also be computed again
 };
 
+// A tape with which training takes somewhat more than twice the memory of the
+// base.
+int64_t DefaultTapeBytes(const Model& base);
+
 class BatchPass {
  public:
   // All outlive this.

@@ -158,12 +158,6 @@ absl::Status TrainingJob::CheckIdentity(const Json& was, int64_t step) const {
   return absl::OkStatus();
 }
 
-int64_t TrainingJob::TapeBytes() const {
-  if (files_.tape_bytes.has_value()) return *files_.tape_bytes;
-  // Training then takes somewhat more than twice the memory of the base.
-  return subject_.base.weight_bytes() / 8 * 5;
-}
-
 void TrainingJob::MakeTrainer(int64_t steps_done) {
   TrainerOptions options;
   options.schedule.peak = options_.learning_rate;
@@ -176,7 +170,9 @@ void TrainingJob::MakeTrainer(int64_t steps_done) {
   options.clip_norm = options_.clip_norm;
   options.dropout = options_.dropout;
   options.seed = options_.seed;
-  options.passes = {options_.token_budget, TapeBytes()};
+  options.passes = {
+      options_.token_budget,
+      files_.tape_bytes.value_or(DefaultTapeBytes(subject_.base))};
   trainer_ = std::make_unique<Trainer>(*model_, subject_.train, subject_.ops,
                                        options, steps_done);
   if (steps_done == num_steps()) stage_ = Stage::kFinish;

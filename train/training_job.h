@@ -96,7 +96,6 @@ class TrainingJob {
   absl::Status AfterStep();
   absl::Status WriteOutput();
   std::string StatePath() const { return files_.output + ".training"; }
-  int64_t TapeBytes() const;
   // What a checkpoint and this job must have in common.
   Json Identity() const;
   Json Record() const;
