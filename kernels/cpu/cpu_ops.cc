@@ -47,7 +47,7 @@ CpuOps::CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels,
       rounds_input_(options.compute_dtype == DType::kBF16),
       tiles_(static_cast<size_t>(pool.num_threads())),
       rows_(static_cast<size_t>(pool.num_threads())),
-      indices_(static_cast<size_t>(pool.num_threads())) {}
+      scans_(static_cast<size_t>(pool.num_threads())) {}
 
 std::unique_ptr<Stream> CpuOps::NewStream() {
   return std::make_unique<HostStream>();

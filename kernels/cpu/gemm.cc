@@ -69,13 +69,14 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
   FloatVec weight[kVectors];
   const int64_t steps = args.k / kColumns;
   for (int64_t step = 0; step < steps; ++step) {
-    const int64_t ahead = PrefetchOffset<kPanels>(step * kStep, panel_bytes);
+    const int64_t ahead =
+        PrefetchOffset<kRows, kPanels>(step * kStep, panel_bytes);
     HWY_UNROLL(2)
     for (int column = 0; column < kColumns; ++column) {
       HWY_UNROLL(4)
       for (int p = 0; p < kPanels; ++p) {
         const char* group = w + p * panel_bytes + step * kStep;
-        PrefetchWeights<kRows>(w + p * panel_bytes + ahead + column * 64);
+        PrefetchWeights(w + p * panel_bytes + ahead + column * 64);
         HWY_UNROLL(4)
         for (int v = 0; v < kWidth; ++v) {
           weight[p * kWidth + v] =

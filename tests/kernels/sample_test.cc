@@ -73,6 +73,44 @@ TEST_P(SampleTest, DrawsWhatTheReferenceDraws) {
   EXPECT_LE(differ, 2);
 }
 
+// Peaked rows: all but a few tokens weigh next to nothing, and a cut must look
+// beyond those that weigh something.
+TEST_P(SampleTest, ACutBeyondTheLikelyTokensDrawsWhatTheReferenceDraws) {
+  int differ = 0;
+  for (int i = 0; i < 200; ++i) {
+    std::vector<float> logits = RandomFloats(rng_, 300 + 100 * i, 2);
+    for (int j = 0; j < 5; ++j) logits[rng_.Below(logits.size())] += 40;
+    SamplingRow p;
+    p.temperature = 0.5f;
+    p.top_k = i % 3 == 0 ? 0 : static_cast<int32_t>(4 + rng_.Below(300));
+    p.top_p = i % 3 == 1 ? 1 : 0.9999999f;
+    p.seed = 6;
+    p.output_position = static_cast<uint64_t>(i);
+    differ += Pick(logits, p) != One(*reference_, logits, p).token;
+  }
+  EXPECT_LE(differ, 2);
+}
+
+// A walk by blocks passes over blocks without any weight.
+TEST_P(SampleTest, TokensOfNoWeightAreNeverDrawn) {
+  std::vector<float> logits(3000, -std::numeric_limits<float>::infinity());
+  logits[700] = logits[2900] = 1;
+  logits[2000] = -1000;
+  SamplingRow p;
+  p.temperature = 1;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(700, 2900));
+  p.min_p = 0.5f;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(700, 2900));
+  p.top_k = 1000;
+  EXPECT_THAT(Drawn(logits, p), ElementsAre(700, 2900));
+}
+
+TEST_P(SampleTest, TheLeastTemperatureTakesTheBest) {
+  SamplingRow p;
+  p.temperature = std::numeric_limits<float>::denorm_min();
+  EXPECT_THAT(Drawn({1, 3, 2, 3}, p), ElementsAre(1, 3));
+}
+
 TEST_P(SampleTest, TopKKeepsKAndTiesFromTheLowestId) {
   SamplingRow p;
   p.temperature = 1;
