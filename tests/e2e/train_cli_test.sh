@@ -55,6 +55,9 @@ case $answer in
   *) fail "the adapter answers $answer" ;;
 esac
 
+"$lorikeet" train --dry-run --model "$model" --rank 4 |
+  grep -q '^trained  *37376 ' || fail "--dry-run"
+
 refused() {
   expected=$1
   shift
