@@ -78,6 +78,17 @@ double NeededFlops(const Model& model, const Flags& flags) {
          (LinearFlopsPerToken(model) / 2 * tokens + lm_head * targets);
 }
 
+// Of all threads of this process.
+double ProcessorSeconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) +
+           1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
 int64_t PeakResidentBytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -99,17 +110,25 @@ absl::StatusOr<std::unique_ptr<TrainModel>> MakeModel(const Flags& flags,
 
 struct Round {
   double seconds = 0;
+  double processor_seconds = 0;
   double peak = 0;  // FLOP per second
 };
 
-absl::Status Measure(Trainer& trainer, const TrainBatch& batch,
-                     MachineProbe& probe, const Clock& clock, Round* round) {
-  const double before = probe.F32FlopsPerSecond();
-  const absl::Duration start = clock.Now();
+absl::Status RunStep(Trainer& trainer, const TrainBatch& batch) {
   trainer.BeginStep({batch});
   for (bool done = false; !done;) {
     ASSIGN_OR_RETURN(done, trainer.RunSlice());
   }
+  return absl::OkStatus();
+}
+
+absl::Status Measure(Trainer& trainer, const TrainBatch& batch,
+                     MachineProbe& probe, const Clock& clock, Round* round) {
+  const double before = probe.F32FlopsPerSecond();
+  const double processor_start = ProcessorSeconds();
+  const absl::Duration start = clock.Now();
+  RETURN_IF_ERROR(RunStep(trainer, batch));
+  round->processor_seconds = ProcessorSeconds() - processor_start;
   round->seconds = absl::ToDoubleSeconds(clock.Now() - start);
   round->peak = (before + probe.F32FlopsPerSecond()) / 2;
   return absl::OkStatus();
@@ -119,10 +138,11 @@ void Report(const Flags& flags, const Model& model, int64_t weight_bytes,
             int64_t peak_bytes, const std::vector<Round>& rounds) {
   const double flops = NeededFlops(model, flags);
   const double tokens = static_cast<double>(flags.sequences * flags.length);
-  std::vector<double> share, speed, peak;
+  std::vector<double> share, speed, processor, peak;
   for (const Round& r : rounds) {
     share.push_back(flops / (r.seconds * r.peak));
     speed.push_back(tokens / r.seconds);
+    processor.push_back(tokens / r.processor_seconds);
     peak.push_back(r.peak);
   }
   std::printf("%d sequences of %d tokens, %d targets each, %d rounds\n",
@@ -132,6 +152,8 @@ void Report(const Flags& flags, const Model& model, int64_t weight_bytes,
               Median(share), Spread(share));
   std::printf("tokens/s                           %.0f   (spread %.2f)\n",
               Median(speed), Spread(speed));
+  std::printf("tokens / processor second          %.0f   (spread %.2f)\n",
+              Median(processor), Spread(processor));
   std::printf("FMA peak, GFLOP/s                  %.1f\n", Median(peak) * 1e-9);
   std::printf(
       "peak memory / weights              %.2f   (%s / %s)\n",
@@ -167,10 +189,7 @@ absl::Status Bench(const Flags& flags) {
   TrainBatch batch;
   for (const TrainSequence& s : sequences) batch.push_back(&s);
   // The first step warms up, and has taken all memory before the probe does.
-  trainer.BeginStep({batch});
-  for (bool done = false; !done;) {
-    ASSIGN_OR_RETURN(done, trainer.RunSlice());
-  }
+  RETURN_IF_ERROR(RunStep(trainer, batch));
   const int64_t peak_bytes = PeakResidentBytes();
   MachineProbe probe(threads, clock);
   std::vector<Round> rounds(static_cast<size_t>(flags.rounds));
