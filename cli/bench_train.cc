@@ -32,6 +32,7 @@ namespace {
 struct Flags {
   std::string model_dir;
   std::string dtype = "auto";
+  std::string compute_dtype = "f32";
   std::string method = "lora";
   std::string activation_memory;
   int64_t rank = 8;
@@ -167,8 +168,10 @@ absl::Status Bench(const Flags& flags) {
   const SystemClock clock;
   ThreadPool threads(flags.threads > 0 ? flags.threads : AvailableCores());
   const std::unique_ptr<Ops> ops = NewCpuOps(threads);
+  CpuOptions cpu_options;
+  if (flags.compute_dtype == "bf16") cpu_options.compute_dtype = DType::kBF16;
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainOps> train,
-                   CreateCpuTrainOps(threads));
+                   CreateCpuTrainOps(threads, cpu_options));
   ModelOptions model_options;
   model_options.dtype = DTypeOf(flags.dtype);
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> base,
@@ -211,6 +214,9 @@ void AddBenchTrainCommand(CLI::App& bench, int* exit_code) {
       ->required();
   command->add_option("--dtype", flags->dtype, "Type of the frozen base")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
+      ->capture_default_str();
+  command->add_option("--compute-dtype", flags->compute_dtype, "As of `train`")
+      ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
   command->add_option("--method", flags->method, "What is trained")
       ->check(CLI::IsMember({"lora", "full"}))

@@ -28,6 +28,7 @@ namespace {
 struct Flags {
   std::string model_dir;
   std::string dtype = "auto";
+  std::string compute_dtype = "f32";
   int threads = 0;
   std::string method = "lora";
   std::string schedule = "linear";
@@ -59,6 +60,8 @@ absl::Status FillOptions(Flags& flags) {
   options.decay = flags.schedule == "cosine" ? Schedule::Decay::kCosine
                                              : Schedule::Decay::kLinear;
   options.learn_all = flags.loss_on == "all";
+  options.compute_dtype =
+      flags.compute_dtype == "bf16" ? DType::kBF16 : DType::kF32;
   if (options.steps == 0 && options.epochs == 0) options.epochs = 3;
   if (!flags.activation_memory.empty()) {
     ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(flags.activation_memory));
@@ -105,8 +108,10 @@ absl::Status Train(Flags& flags) {
   const SystemClock clock;
   ThreadPool threads(flags.threads > 0 ? flags.threads : AvailableCores());
   const std::unique_ptr<Ops> ops = NewCpuOps(threads);
+  CpuOptions cpu_options;
+  cpu_options.compute_dtype = flags.options.compute_dtype;
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainOps> train_ops,
-                   CreateCpuTrainOps(threads));
+                   CreateCpuTrainOps(threads, cpu_options));
   ModelOptions model_options;
   model_options.dtype = DTypeOf(flags.dtype);
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> base,

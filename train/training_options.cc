@@ -38,7 +38,7 @@ absl::Status CheckDouble(const char* option, double value, double min,
       absl::StrCat("a number in ", is_open ? "(" : "[", min, ", ", max, ")"));
 }
 
-const char* Name(Schedule::Decay decay) {
+const char* NameOf(Schedule::Decay decay) {
   return decay == Schedule::Decay::kLinear ? "linear" : "cosine";
 }
 
@@ -106,7 +106,7 @@ Json TrainingOptions::ToJson() const {
   }
   json.Set("learning_rate", learning_rate);
   json.Set("warmup_steps", warmup_steps);
-  json.Set("schedule", Name(decay));
+  json.Set("schedule", NameOf(decay));
   json.Set("weight_decay", weight_decay);
   json.Set("clip_norm", clip_norm);
   json.Set("batch_size", batch_size);
@@ -115,6 +115,7 @@ Json TrainingOptions::ToJson() const {
   json.Set("steps", steps);
   json.Set("epochs", epochs);
   json.Set("seed", seed);
+  json.Set("compute_dtype", Name(compute_dtype));
   json.Set("loss_on", learn_all ? "all" : "completion");
   return json;
 }

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "adapters/peft_config.h"
 #include "base/json.h"
+#include "kernels/dtype.h"
 #include "train/schedule.h"
 
 namespace lorikeet {
@@ -43,6 +44,8 @@ struct TrainingOptions {
   int64_t epochs = 0;                 // 0: as `steps` says
   uint64_t seed = 0;
   bool learn_all = false;  // also prompts
+  // That the TrainOps of the job was made with: kF32 or kBF16.
+  DType compute_dtype = DType::kF32;
 
   int64_t examples_per_step() const {
     return batch_size * gradient_accumulation;

@@ -45,6 +45,7 @@ def make_step(args):
 def lorikeet_speeds(args):
     """The medians that lorikeet reports of a few steps: per second, per processor second."""
     command = [args.lorikeet, "bench", "train", "--model", args.model, "--rounds", "3"]
+    command += ["--compute-dtype", args.compute_dtype]
     for name in ("rank", "sequences", "length", "targets", "threads"):
         command += [f"--{name}", str(getattr(args, name))]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -57,6 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--lorikeet", required=True)
+    parser.add_argument("--compute-dtype", default="f32", choices=["f32", "bf16"], help="of lorikeet; PyTorch's is f32")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)

@@ -24,14 +24,20 @@ namespace lorikeet::testing {
 // A machine with the demo's base on it.
 struct TrainMachine {
   explicit TrainMachine(int num_threads = 2,
-                        std::optional<DType> dtype = std::nullopt)
+                        std::optional<DType> dtype = std::nullopt,
+                        DType compute_dtype = DType::kF32)
       : pool(num_threads), ops(NewCpuOps(pool)) {
-    train = CreateCpuTrainOps(pool).value();
+    train = CreateCpuTrainOps(pool, {"", compute_dtype}).value();
     ModelOptions options;
     options.dtype = dtype;
     const std::string dir = SourceDir() + "/demo/base";
     base = Model::Load(fs, dir, *ops, options).value();
     tokenizer = Tokenizer::Load(fs, dir).value();
+  }
+  // Can this CPU compute in bf16?
+  static bool HasBf16() {
+    ThreadPool one(1);
+    return CreateCpuTrainOps(one, {"", DType::kBF16}).ok();
   }
   TrainingSubject subject(FileSystem* other = nullptr) {
     return {other != nullptr ? *other : fs, *base, tokenizer.get(), *ops,

@@ -160,6 +160,18 @@ TEST_F(TrainingJobTest, EveryKindOfAdapterTrainsAndIsRead) {
   }
 }
 
+TEST_F(TrainingJobTest, LearnsItsTaskInBf16AsWell) {
+  if (!TrainMachine::HasBf16()) GTEST_SKIP() << "skipped: no bf16";
+  TrainMachine machine(2, std::nullopt, DType::kBF16);
+  TrainingOptions options = SmallOptions();
+  options.compute_dtype = DType::kBF16;
+  options.steps = 40;
+  auto job = TrainingJob::Create(machine.subject(), files_, options).value();
+  ASSERT_TRUE(RunToEnd(*job).ok());
+  EXPECT_LT(job->history().evals.back().loss,
+            job->history().evals.front().loss / 2);
+}
+
 TEST_F(TrainingJobTest, AFullyTrainedModelLoads) {
   TrainingOptions options = SmallOptions();
   options.method = TrainingMethod::kFull;
@@ -230,6 +242,16 @@ TEST_F(TrainingJobTest, AModuleThatDoesNotExistIsNamed) {
   EXPECT_THAT(CreateError(options), HasSubstr("w_proj"));
   options.target_modules = {"lm_head"};
   EXPECT_THAT(CreateError(options), HasSubstr("lm_head cannot be trained"));
+}
+
+TEST_F(TrainingJobTest, AnExampleLongerThanTheContextIsNamed) {
+  Write("train.jsonl", "{\"prompt\": \"a\", \"completion\": \"" +
+                           std::string(1100, 'B') + "\"}\n");
+  TrainingOptions options = SmallOptions();
+  options.token_budget = 4096;
+  EXPECT_THAT(CreateError(options),
+              HasSubstr("train.jsonl line 1: has 1102 tokens, more than the "
+                        "model's context of 1024"));
 }
 
 TEST_F(TrainingJobTest, AFullDiskAtACheckpointLeavesTheEarlierOne) {

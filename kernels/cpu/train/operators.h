@@ -18,8 +18,9 @@ namespace lorikeet::cpu {
 
 class CpuTrainOps final : public TrainOps {
  public:
+  // `rounds_input`: compute dtype bf16, for which there is a kernel.
   CpuTrainOps(ThreadPool& pool, const KernelTable& kernels,
-              const TrainKernels& train);
+              const TrainKernels& train, bool rounds_input);
 
   void Linear(ConstTensor x, const TrainMatrix& w, const float* bias, Tensor y,
               Stream& stream) override;
@@ -69,10 +70,23 @@ class CpuTrainOps final : public TrainOps {
   void MultiplyRows(TileProductArgs args, int64_t row_begin, int64_t row_end,
                     int64_t panel, Tensor c);
 
+  // bf16_linear.cc.
+  bool RoundsInputOf(const TrainMatrix& w) const;
+  Bf16GemmArgs RoundInput(ConstTensor x);
+  // Columns of one panel of y (+)= x times that panel; `tile` [rows, 32].
+  void MultiplyPanel(Bf16GemmArgs args, bool accumulate, int64_t panel,
+                     float* tile, Tensor y);
+  void LinearBf16(ConstTensor x, const TrainMatrix& w, const float* bias,
+                  Tensor y);
+  void LinearBackwardBf16(ConstTensor dy, const TrainMatrix& w, bool accumulate,
+                          Tensor dx);
+
   ThreadPool& pool_;
   const KernelTable kernels_;
   const TrainKernels train_;
+  const bool rounds_input_;
   std::vector<Scratch> scratch_;  // per worker
+  Scratch rounded_;               // x in bf16
   Scratch head_gradients_;        // dk and dv of each head
 };
 

@@ -63,6 +63,7 @@ void CpuTrainOps::Linear(ConstTensor x, const TrainMatrix& w, const float* bias,
   CHECK_EQ(y.cols, w.out_dim());
   CHECK_EQ(x.rows, y.rows);
   if (x.rows == 0) return;
+  if (RoundsInputOf(w)) return LinearBf16(x, w, bias, y);
   pool_.ParallelFor(
       GroupsOf(y.cols), 1, [&](int64_t begin, int64_t end, int worker) {
         float* wide = scratch(worker, x.cols * kGroup);
@@ -90,6 +91,7 @@ void CpuTrainOps::LinearBackward(ConstTensor dy, const TrainMatrix& w,
   CHECK_EQ(dx.cols, w.in_dim());
   CHECK_EQ(dy.rows, dx.rows);
   if (dy.rows == 0) return;
+  if (RoundsInputOf(w)) return LinearBackwardBf16(dy, w, accumulate, dx);
   pool_.ParallelFor(
       GroupsOf(dx.cols), 1, [&](int64_t begin, int64_t end, int worker) {
         float* wide = scratch(worker, kPiece * kGroup);

@@ -42,6 +42,9 @@ struct TrainKernels {
   // of panels [begin, end); missing columns are zero.
   void (*widen_columns)(const Panels& panels, int64_t begin, int64_t end,
                         int64_t col, float* out);
+  // The same of bf16 panels, narrow: out [rows / 2][32][2], pairs of rows.
+  void (*pair_columns)(const Panels& panels, int64_t begin, int64_t end,
+                       int64_t col, uint16_t* out);
   // out [cols][32] = the transpose of m [rows <= 32, cols], zero beyond.
   void (*transpose)(const float* m, int64_t stride, int64_t rows, int64_t cols,
                     float* out);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "base/text.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/avx512_gemm.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/target.h"
 #include "kernels/cpu/train/operators.h"
@@ -20,10 +21,11 @@ constexpr int64_t kWorthThreads = 8192;
 }  // namespace
 
 CpuTrainOps::CpuTrainOps(ThreadPool& pool, const KernelTable& kernels,
-                         const TrainKernels& train)
+                         const TrainKernels& train, bool rounds_input)
     : pool_(pool),
       kernels_(kernels),
       train_(train),
+      rounds_input_(rounds_input),
       scratch_(static_cast<size_t>(pool.num_threads())) {}
 
 void CpuTrainOps::ForRows(int64_t rows, int64_t cols,
@@ -40,8 +42,10 @@ void CpuTrainOps::ForRows(int64_t rows, int64_t cols,
 }  // namespace cpu
 
 absl::StatusOr<std::unique_ptr<TrainOps>> CreateCpuTrainOps(
-    ThreadPool& pool, const std::string& target) {
+    ThreadPool& pool, const CpuOptions& options) {
   const std::vector<std::string> targets = SupportedCpuTargets();
+  const std::string& target = options.target;
+  const bool rounds_input = options.compute_dtype == DType::kBF16;
   const std::string wanted = target.empty()       ? targets.front()
                              : target == "scalar" ? targets.back()
                                                   : target;
@@ -57,7 +61,17 @@ absl::StatusOr<std::unique_ptr<TrainOps>> CreateCpuTrainOps(
       cpu::FillTrainElementwise(train);
       cpu::FillOptimizer(train);
     });
-    return std::make_unique<cpu::CpuTrainOps>(pool, kernels, train);
+    // Not a target of its own: used on request only.
+    if (bit == HWY_AVX3 && cpu::HasAvx512Bf16()) {
+      kernels.bf16_gemm = cpu::Bf16GemmAvx512;
+    }
+    if (rounds_input && kernels.bf16_gemm == nullptr) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("compute dtype bf16 needs AVX512-BF16; target ", wanted,
+                       " of this CPU has no bf16 dot products"));
+    }
+    return std::make_unique<cpu::CpuTrainOps>(pool, kernels, train,
+                                              rounds_input);
   }
   return absl::InvalidArgumentError(
       absl::StrCat("instruction set ", Quote(target), " is not one of ",

@@ -11,20 +11,21 @@
 #define LORIKEET_KERNELS_CPU_TRAIN_TRAIN_OPS_H_
 
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "base/thread_pool.h"
+#include "kernels/cpu/cpu_ops.h"
 #include "kernels/train_ops.h"
 
 namespace lorikeet {
 
-// `target` as CpuOptions'. `pool` outlives the result, and may be the one of
-// the Ops that packed the weights.
+// `pool` outlives the result, and may be the one of the Ops that packed the
+// weights. Compute dtype bf16: inputs of products with frozen bf16 weights, in
+// both directions, are rounded to bf16; everything else stays f32.
 //
-// Errors: INVALID_ARGUMENT for an unknown target.
+// Errors: as CreateCpuOps.
 absl::StatusOr<std::unique_ptr<TrainOps>> CreateCpuTrainOps(
-    ThreadPool& pool, const std::string& target = "");
+    ThreadPool& pool, const CpuOptions& options = {});
 
 }  // namespace lorikeet
 

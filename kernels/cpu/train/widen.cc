@@ -68,7 +68,59 @@ void TransposeBf16Block(const char* block, float* out) {
   }
 }
 
-// The same of f32: [32 columns][32 outputs].
+// The same, narrow: out [16 pairs of outputs][32 columns][2].
+void PairBf16Block(const char* block, uint32_t* out) {
+  const Words4 d;
+  const hn::FixedTag<uint16_t, 8> d16;
+  const uint32_t* words = reinterpret_cast<const uint32_t*>(block);
+  for (int pair = 0; pair < 16; pair += 4) {
+    for (int output = 0; output < kGroup; output += 4) {
+      Word4 rows[4];
+      for (int i = 0; i < 4; ++i) {
+        rows[i] = hn::LoadU(d, words + (pair + i) * kGroup + output);
+      }
+      Transpose4(rows);
+      for (int i = 0; i < 4; i += 2) {
+        const auto first = hn::BitCast(d16, rows[i]);
+        const auto second = hn::BitCast(d16, rows[i + 1]);
+        uint32_t* to = out + (output + i) / 2 * kGroup + pair * 2;
+        hn::StoreU(hn::BitCast(d, hn::InterleaveLower(d16, first, second)), d,
+                   to);
+        hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(d16, first, second)), d,
+                   to + 4);
+      }
+    }
+  }
+}
+
+// What has no fast form: the last columns.
+void PairColumnsSlowly(const Panels& panels, int64_t panel, int64_t col,
+                       uint16_t* out) {
+  for (int64_t i = 0; i < kGroup; ++i) {
+    const int64_t row = panel * kGroup + i;
+    for (int64_t j = 0; j < kGroup; ++j) {
+      const bool is_there = row < panels.rows() && col + j < panels.cols();
+      out[(i / 2 * kGroup + j) * 2 + i % 2] =
+          is_there ? BF16FromFloat(panels.At(row, col + j)) : 0;
+    }
+  }
+}
+
+void PairColumns(const Panels& panels, int64_t begin, int64_t end, int64_t col,
+                 uint16_t* out) {
+  CHECK(panels.dtype() == DType::kBF16);
+  const bool is_whole = col + kGroup <= panels.cols();
+  for (int64_t p = begin; p < end; ++p, out += kGroup * kGroup) {
+    if (is_whole) {
+      PairBf16Block(panels.panel(p) + col * kGroup * 2,
+                    reinterpret_cast<uint32_t*>(out));
+    } else {
+      PairColumnsSlowly(panels, p, col, out);
+    }
+  }
+}
+
+// A [32 columns][32 outputs] block of f32 -> out [32 outputs][32].
 void TransposeF32Block(const float* block, float* out) {
   const Words4 d;
   for (int column = 0; column < kGroup; column += 4) {
@@ -214,6 +266,7 @@ void WidenPanel(const Panels& panels, int64_t index, float* out) {
 void FillWidenOfTarget(TrainKernels* kernels) {
   kernels->widen_panel = WidenPanel;
   kernels->widen_columns = WidenColumns;
+  kernels->pair_columns = PairColumns;
   kernels->transpose = TransposeMatrix;
 }
 

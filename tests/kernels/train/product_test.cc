@@ -114,6 +114,51 @@ TEST_P(ProductTest, LinearGivesTheBitsOfServing) {
   }
 }
 
+TEST_P(ProductTest, ComputeDtypeBf16RoundsInputsAndNothingElse) {
+  ThreadPool probe_pool(1);
+  if (!CreateCpuTrainOps(probe_pool, {GetParam(), DType::kBF16}).ok()) {
+    GTEST_SKIP() << "skipped: no bf16 dot products";
+  }
+  TrainBackend two(GetParam(), 2, DType::kBF16);
+  TrainBackend one(GetParam(), 1, DType::kBF16);
+  for (const int64_t out : {1, 17, 64, 100, 2080}) {
+    for (const int64_t in : {3, 32, 63, 100}) {
+      SCOPED_TRACE(::testing::Message() << out << " by " << in);
+      const Matrix w = Matrix::Random(rng_, out, in, DType::kBF16);
+      const auto packed = two.packer().PackWeight(w.view(), DType::kBF16);
+      const auto oracle = reference_packer_->PackWeight(w.view(), DType::kBF16);
+      const std::vector<float> bias = RandomFloats(rng_, out);
+      const auto rounded = [](const Matrix& m) {
+        Matrix result = m.Clone();
+        for (int64_t i = 0; i < m.rows(); ++i) {
+          for (int64_t j = 0; j < m.cols(); ++j) {
+            result.row(i)[j] = FloatFromBF16(BF16FromFloat(m.row(i)[j]));
+          }
+        }
+        return result;
+      };
+      const Matrix x = Matrix::Random(rng_, 19, in, DType::kF32, 1, 1);
+      Matrix y(19, out), y_one(19, out), expected_y(19, out);
+      two->Linear(x.view(), {packed.get(), {}}, bias.data(), y.view(), stream_);
+      one->Linear(x.view(), {packed.get(), {}}, bias.data(), y_one.view(),
+                  stream_);
+      reference_->Linear(rounded(x).view(), {oracle.get(), {}}, bias.data(),
+                         expected_y.view(), stream_);
+      ExpectClose(y, expected_y, 1e-5);
+      ExpectSameBits(y, y_one);
+      const Matrix dy = Matrix::Random(rng_, 19, out, DType::kF32, 1, 1);
+      for (const bool accumulate : {false, true}) {
+        Matrix dx = Matrix::Random(rng_, 19, in), expected_dx = dx.Clone();
+        two->LinearBackward(dy.view(), {packed.get(), {}}, accumulate,
+                            dx.view(), stream_);
+        reference_->LinearBackward(rounded(dy).view(), {oracle.get(), {}},
+                                   accumulate, expected_dx.view(), stream_);
+        ExpectClose(dx, expected_dx, 1e-5);
+      }
+    }
+  }
+}
+
 TEST_P(ProductTest, ThreadsDoNotChangeBits) {
   const Matrix w = Matrix::Random(rng_, 300, 200, DType::kBF16);
   const auto packed = cpu_.packer().PackWeight(w.view(), DType::kBF16);

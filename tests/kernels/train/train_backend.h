@@ -22,10 +22,11 @@ namespace lorikeet::testing {
 
 class TrainBackend {
  public:
-  TrainBackend(const std::string& target, int num_threads)
+  TrainBackend(const std::string& target, int num_threads,
+               DType compute_dtype = DType::kF32)
       : pool_(num_threads),
         packer_(CreateCpuOps(pool_, {target}).value()),
-        ops_(CreateCpuTrainOps(pool_, target).value()) {}
+        ops_(CreateCpuTrainOps(pool_, {target, compute_dtype}).value()) {}
   TrainOps* operator->() { return ops_.get(); }
   TrainOps& operator*() { return *ops_; }
   Ops& packer() { return *packer_; }
