@@ -243,6 +243,12 @@ void AddFileOptions(CLI::App* command, Flags& flags) {
                    "file")
       ->check(CLI::IsMember({"auto", "f32", "bf16", "f16", "int8"}))
       ->capture_default_str();
+  command
+      ->add_option("--compute-dtype", flags.compute_dtype,
+                   "bf16 = round inputs of products with a frozen bf16 base, "
+                   "for the CPU's bf16 dot products: faster, less exact")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
   command->add_option(
       "--activation-memory", flags.activation_memory,
       "For activations that are kept rather than computed again, "
