@@ -16,10 +16,6 @@ namespace {
 // Outputs whose columns are kept at once: 128 KB, a part of L2.
 constexpr int64_t kPiece = 2048;
 
-const Panels& PanelsOf(const TrainMatrix& w) {
-  return static_cast<const Weight&>(*w.packed).panels;
-}
-
 }  // namespace
 
 bool CpuTrainOps::RoundsInputOf(const TrainMatrix& w) const {

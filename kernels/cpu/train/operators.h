@@ -16,6 +16,11 @@
 
 namespace lorikeet::cpu {
 
+// Of a frozen matrix.
+inline const Panels& PanelsOf(const TrainMatrix& w) {
+  return static_cast<const Weight&>(*w.packed).panels;
+}
+
 class CpuTrainOps final : public TrainOps {
  public:
   // `rounds_input`: compute dtype bf16, for which there is a kernel.

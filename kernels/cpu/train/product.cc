@@ -24,10 +24,6 @@ constexpr int64_t kPiece = 1024;
 // Rows of a task of Product: four of the tallest tiles.
 constexpr int64_t kTaskRows = 48;
 
-const Panels& PanelsOf(const TrainMatrix& w) {
-  return static_cast<const Weight&>(*w.packed).panels;
-}
-
 TileProductArgs RowsOf(ConstTensor x) {
   TileProductArgs args;
   args.x = x.f32(0);
