@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "adapters/base_parameters.h"
+#include "adapters/base_weights.h"
 #include "adapters/target_modules.h"
 #include "base/check.h"
 #include "base/random.h"
@@ -60,6 +61,16 @@ std::vector<ParameterShape> LoraShapes(const PeftConfig& peft,
   return shapes;
 }
 
+// Norms of the rows of W; B is zero.
+void FillMagnitude(const TrainMatrix& weight, const TrainLora& lora,
+                   TrainOps& ops, Stream& stream) {
+  std::vector<double> squares(static_cast<size_t>(weight.out_dim()));
+  ops.MergedRowSquares(weight, lora.a, lora.b, lora.scaling, squares, stream);
+  for (size_t j = 0; j < squares.size(); ++j) {
+    lora.magnitude.f32(0)[j] = static_cast<float>(std::sqrt(squares[j]));
+  }
+}
+
 void FillGaussian(Tensor a, double stddev, Rng& rng) {
   for (int64_t i = 0; i < a.rows; ++i) {
     for (int64_t j = 0; j < a.cols; ++j) {
@@ -68,39 +79,36 @@ void FillGaussian(Tensor a, double stddev, Rng& rng) {
   }
 }
 
+const std::vector<float>& NormOf(const Model& base, NormId id) {
+  if (id == NormId::Final()) return base.final_norm();
+  const LayerWeights& layer = base.layer(id.layer);
+  switch (id.kind) {
+    case NormId::Kind::kInput:
+      return layer.input_norm;
+    case NormId::Kind::kPostAttention:
+      return layer.post_norm;
+    case NormId::Kind::kQ:
+      return layer.q_norm;
+    case NormId::Kind::kK:
+      return layer.k_norm;
+    case NormId::Kind::kFinal:
+      break;
+  }
+  return base.final_norm();
+}
+
 // The values of a base parameter, as f32.
 void CopyParameter(const Model& base, const Ops& ops,
                    const BaseParameter& parameter, Tensor to) {
-  const auto copy = [&](const std::vector<float>& from) {
-    CHECK_EQ(static_cast<int64_t>(from.size()), to.cols);
-    std::copy(from.begin(), from.end(), to.f32(0));
-  };
-  if (parameter.kind == BaseParameter::Kind::kNorm) {
-    if (parameter.norm == NormId::Final()) return copy(base.final_norm());
-    const LayerWeights& layer = base.layer(parameter.norm.layer);
-    switch (parameter.norm.kind) {
-      case NormId::Kind::kInput:
-        return copy(layer.input_norm);
-      case NormId::Kind::kPostAttention:
-        return copy(layer.post_norm);
-      case NormId::Kind::kQ:
-        return copy(layer.q_norm);
-      case NormId::Kind::kK:
-        return copy(layer.k_norm);
-      case NormId::Kind::kFinal:
-        return copy(base.final_norm());
-    }
+  const BaseWeights weights(base, ops);
+  if (parameter.kind == BaseParameter::Kind::kWeight) {
+    return weights.MergeRows(parameter.linear, {}, 0, to);
   }
-  const LinearId id = parameter.linear;
-  const size_t p = static_cast<size_t>(id.projection);
-  if (parameter.kind == BaseParameter::Kind::kBias) {
-    return copy(base.layer(id.layer).biases[p]);
-  }
-  const PackedWeight& weight = id == LinearId::EmbedTokens() ? base.embedding()
-                               : id == LinearId::LmHead()
-                                   ? base.lm_head()
-                                   : *base.layer(id.layer).linears[p];
-  ops.MergeRows(weight, {}, 0, to);
+  const std::vector<float>& from = parameter.kind == BaseParameter::Kind::kNorm
+                                       ? NormOf(base, parameter.norm)
+                                       : weights.bias(parameter.linear);
+  CHECK_EQ(static_cast<int64_t>(from.size()), to.cols);
+  std::copy(from.begin(), from.end(), to.f32(0));
 }
 
 }  // namespace
@@ -140,33 +148,29 @@ absl::StatusOr<std::unique_ptr<TrainModel>> TrainModel::Lora(
   model->first_trained_layer_ = targets.modules.front().id.layer;
   const double r = static_cast<double>(peft.r);
   const double scaling = peft.lora_alpha / (peft.use_rslora ? std::sqrt(r) : r);
-  ParameterSet& parameters = *model->parameters_;
   Rng rng(seed);
   size_t next = 0;
   for (const TargetModule& module : targets.modules) {
-    TrainLinear& linear =
-        model->layers_[static_cast<size_t>(module.id.layer)]
-            .linears[static_cast<size_t>(module.id.projection)];
     auto lora = std::make_unique<TrainLora>();
-    lora->a = parameters.value(next);
-    lora->a_gradient = parameters.gradient(next++);
-    lora->b = parameters.value(next);
-    lora->b_gradient = parameters.gradient(next++);
     lora->scaling = static_cast<float>(scaling);
+    model->AttachLora(*lora, peft.use_dora, &next);
     FillGaussian(lora->a, 1 / r, rng);
-    if (peft.use_dora) {
-      lora->magnitude = parameters.value(next);
-      lora->magnitude_gradient = parameters.gradient(next++);
-      std::vector<double> squares(static_cast<size_t>(module.out_dim));
-      ops.MergedRowSquares(linear.weight, lora->a, lora->b, lora->scaling,
-                           squares, stream);
-      for (size_t j = 0; j < squares.size(); ++j) {
-        lora->magnitude.f32(0)[j] = static_cast<float>(std::sqrt(squares[j]));
-      }
-    }
+    TrainLinear& linear = model->linear(module.id);
+    if (peft.use_dora) FillMagnitude(linear.weight, *lora, ops, stream);
     linear.lora = std::move(lora);
   }
   return model;
+}
+
+void TrainModel::AttachLora(TrainLora& lora, bool is_dora, size_t* next) {
+  const auto attach = [&](Tensor& value, Tensor& gradient) {
+    value = parameters_->value(*next);
+    gradient = parameters_->gradient(*next);
+    ++*next;
+  };
+  attach(lora.a, lora.a_gradient);
+  attach(lora.b, lora.b_gradient);
+  if (is_dora) attach(lora.magnitude, lora.magnitude_gradient);
 }
 
 std::unique_ptr<TrainModel> TrainModel::Full(const Model& base,
@@ -196,51 +200,41 @@ std::unique_ptr<TrainModel> TrainModel::Full(const Model& base,
   return model;
 }
 
+TrainNorm& TrainModel::norm(NormId id) {
+  if (id == NormId::Final()) return final_norm_;
+  TrainLayer& layer = layers_[static_cast<size_t>(id.layer)];
+  switch (id.kind) {
+    case NormId::Kind::kInput:
+      return layer.input_norm;
+    case NormId::Kind::kPostAttention:
+      return layer.post_norm;
+    case NormId::Kind::kQ:
+      return layer.q_norm;
+    case NormId::Kind::kK:
+      return layer.k_norm;
+    case NormId::Kind::kFinal:
+      break;
+  }
+  return final_norm_;
+}
+
 void TrainModel::Attach(const BaseParameter& parameter, Tensor value,
                         Tensor gradient) {
-  if (parameter.kind == BaseParameter::Kind::kNorm) {
-    const TrainNorm norm{value.f32(0), gradient.f32(0)};
-    if (parameter.norm == NormId::Final()) {
-      final_norm_ = norm;
-      return;
-    }
-    TrainLayer& layer = layers_[static_cast<size_t>(parameter.norm.layer)];
-    switch (parameter.norm.kind) {
-      case NormId::Kind::kInput:
-        layer.input_norm = norm;
-        return;
-      case NormId::Kind::kPostAttention:
-        layer.post_norm = norm;
-        return;
-      case NormId::Kind::kQ:
-        layer.q_norm = norm;
-        return;
-      case NormId::Kind::kK:
-        layer.k_norm = norm;
-        return;
-      case NormId::Kind::kFinal:
-        return;
-    }
-  }
   const LinearId id = parameter.linear;
-  if (id == LinearId::EmbedTokens()) {
+  if (parameter.kind == BaseParameter::Kind::kNorm) {
+    norm(parameter.norm) = {value.f32(0), gradient.f32(0)};
+  } else if (parameter.kind == BaseParameter::Kind::kBias) {
+    linear(id).bias = value.f32(0);
+    linear(id).bias_gradient = gradient.f32(0);
+  } else if (id == LinearId::EmbedTokens()) {
     embedding_ = {nullptr, value};
     embedding_gradient_ = gradient;
-    return;
-  }
-  if (id == LinearId::LmHead()) {
+  } else if (id == LinearId::LmHead()) {
     lm_head_ = {nullptr, value};
     lm_head_gradient_ = gradient;
-    return;
-  }
-  TrainLinear& linear = layers_[static_cast<size_t>(id.layer)]
-                            .linears[static_cast<size_t>(id.projection)];
-  if (parameter.kind == BaseParameter::Kind::kBias) {
-    linear.bias = value.f32(0);
-    linear.bias_gradient = gradient.f32(0);
   } else {
-    linear.weight = {nullptr, value};
-    linear.weight_gradient = gradient;
+    linear(id).weight = {nullptr, value};
+    linear(id).weight_gradient = gradient;
   }
 }
 

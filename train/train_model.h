@@ -100,6 +100,13 @@ class TrainModel {
  private:
   explicit TrainModel(const Model& base) : base_(base) {}
   void ReadFrozen();
+  TrainLinear& linear(LinearId id) {
+    return layers_[static_cast<size_t>(id.layer)]
+        .linears[static_cast<size_t>(id.projection)];
+  }
+  TrainNorm& norm(NormId id);
+  // Gives a low-rank part the parameters from *next on.
+  void AttachLora(TrainLora& lora, bool is_dora, size_t* next);
   // Makes a parameter of the base one that is trained.
   void Attach(const BaseParameter& parameter, Tensor value, Tensor gradient);
 
