@@ -75,6 +75,9 @@ class CpuTrainOps final : public TrainOps {
   void MultiplyRows(TileProductArgs args, int64_t row_begin, int64_t row_end,
                     int64_t panel, Tensor c);
 
+  // out [in_dim][32] = 32 rows of w, columns one after the other.
+  void WidenPanel(const TrainMatrix& w, int64_t panel, float* out);
+
   // bf16_linear.cc.
   bool RoundsInputOf(const TrainMatrix& w) const;
   Bf16GemmArgs RoundInput(ConstTensor x);

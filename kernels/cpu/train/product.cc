@@ -53,6 +53,15 @@ void CpuTrainOps::MultiplyRows(TileProductArgs args, int64_t row_begin,
   train_.tile_product(args);
 }
 
+void CpuTrainOps::WidenPanel(const TrainMatrix& w, int64_t panel, float* out) {
+  if (w.packed != nullptr) {
+    return train_.widen_panel(PanelsOf(w), panel, out);
+  }
+  const int64_t rows = std::min(kGroup, w.plain.rows - panel * kGroup);
+  train_.transpose(w.plain.f32(panel * kGroup), w.plain.stride, rows,
+                   w.plain.cols, out);
+}
+
 void CpuTrainOps::Linear(ConstTensor x, const TrainMatrix& w, const float* bias,
                          Tensor y, Stream&) {
   CHECK_EQ(x.cols, w.in_dim());
@@ -65,12 +74,7 @@ void CpuTrainOps::Linear(ConstTensor x, const TrainMatrix& w, const float* bias,
         float* wide = scratch(worker, x.cols * kGroup);
         for (int64_t p = begin; p < end; ++p) {
           const int64_t cols = std::min(kGroup, y.cols - p * kGroup);
-          if (w.packed != nullptr) {
-            train_.widen_panel(PanelsOf(w), p, wide);
-          } else {
-            train_.transpose(w.plain.f32(p * kGroup), w.plain.stride, cols,
-                             x.cols, wide);
-          }
+          WidenPanel(w, p, wide);
           TileProductArgs args = RowsOf(x);
           args.w = wide;
           MultiplyRows(args, 0, x.rows, p, y);
@@ -164,24 +168,37 @@ void CpuTrainOps::MergedRowSquares(const TrainMatrix& w, ConstTensor a,
                                    ConstTensor b, float scale,
                                    std::span<double> out, Stream&) {
   CHECK_EQ(static_cast<int64_t>(out.size()), w.out_dim());
-  const int64_t cols = w.in_dim();
+  const int64_t k = w.in_dim();
   pool_.ParallelFor(
-      w.out_dim(), kGroup, [&](int64_t begin, int64_t end, int worker) {
-        float* row = scratch(worker, cols);
-        for (int64_t j = begin; j < end; ++j) {
-          if (w.packed != nullptr) {
-            PanelsOf(w).Row(j, row);
-          } else {
-            std::copy_n(w.plain.f32(j), cols, row);
+      GroupsOf(w.out_dim()), 1, [&](int64_t begin, int64_t end, int worker) {
+        // A panel of the merged matrix and one of b, columns one after the
+        // other.
+        float* merged = scratch(worker, (k + b.cols) * kGroup);
+        float* factors = merged + k * kGroup;
+        for (int64_t p = begin; p < end; ++p) {
+          const int64_t rows = std::min(kGroup, w.out_dim() - p * kGroup);
+          WidenPanel(w, p, merged);
+          train_.transpose(b.f32(p * kGroup), b.stride, rows, b.cols, factors);
+          TileProductArgs args;
+          args.x = a.f32(0);
+          args.x_row = 1;
+          args.x_k = a.stride;
+          args.rows = k;
+          args.k = a.rows;
+          args.w = factors;
+          args.alpha = scale;
+          args.accumulate = true;
+          args.y = merged;
+          args.y_row = kGroup;
+          train_.tile_product(args);
+          double squares[kGroup] = {};
+          for (int64_t i = 0; i < k; ++i) {
+            for (int64_t j = 0; j < kGroup; ++j) {
+              const double value = static_cast<double>(merged[i * kGroup + j]);
+              squares[j] += value * value;
+            }
           }
-          for (int64_t r = 0; r < a.rows; ++r) {
-            kernels_.mul_add(scale * b.f32(j)[r], a.f32(r), cols, row);
-          }
-          double sum = 0;
-          for (int64_t k = 0; k < cols; ++k) {
-            sum += static_cast<double>(row[k]) * static_cast<double>(row[k]);
-          }
-          out[static_cast<size_t>(j)] = sum;
+          std::copy_n(squares, rows, out.data() + p * kGroup);
         }
       });
 }
