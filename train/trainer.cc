@@ -14,8 +14,6 @@ namespace {
 
 // Added to the norm before dividing by it, as PyTorch's clip_grad_norm_ does.
 constexpr double kClipEps = 1e-6;
-// Batches of a step, at most: numbers the passes of dropout.
-constexpr uint64_t kMaxBatches = 1 << 12;
 
 int64_t NumTokens(const TrainBatch& batch) {
   int64_t sum = 0;
@@ -42,7 +40,7 @@ Trainer::Trainer(TrainModel& model, TrainOps& train, Ops& ops,
 void Trainer::BeginStep(std::vector<TrainBatch> batches) {
   CHECK(batch_ == batches_.size());
   CHECK_LT(steps_done_, options_.schedule.steps);
-  CHECK_LT(batches.size(), kMaxBatches);
+  CHECK_LE(static_cast<int64_t>(batches.size()), kMaxBatchesOfStep);
   batches_ = std::move(batches);
   batch_ = 0;
   loss_sum_ = 0;
@@ -74,7 +72,8 @@ absl::Status Trainer::RefreshGains() {
 
 void Trainer::BeginBatch() {
   const DropoutSource dropout{
-      options_.seed, static_cast<uint64_t>(report_.step) * kMaxBatches + batch_,
+      options_.seed,
+      static_cast<uint64_t>(report_.step * kMaxBatchesOfStep) + batch_,
       static_cast<float>(options_.dropout)};
   const double scale = 1.0 / static_cast<double>(report_.targets);
   pass_.Begin(batches_[batch_], static_cast<float>(scale), dropout);

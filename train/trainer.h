@@ -25,6 +25,9 @@
 
 namespace lorikeet {
 
+// Batches of one step, at most.
+inline constexpr int64_t kMaxBatchesOfStep = 4096;
+
 struct TrainerOptions {
   Schedule schedule;
   double beta1 = 0.9;
@@ -75,7 +78,8 @@ class Trainer {
 
   // Begins the next step. Its loss is the mean over all targets of all batches,
   // which are read until the step is done. REQUIRES: no step is under way; a
-  // target; options().schedule.steps > steps_done().
+  // target; at most kMaxBatchesOfStep batches; options().schedule.steps >
+  // steps_done().
   void BeginStep(std::vector<TrainBatch> batches);
   // Does the next slice. Returns true when the step is done; then report() is
   // its report.

@@ -5,13 +5,13 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "train/trainer.h"
 
 namespace lorikeet {
 namespace {
 
 constexpr int64_t kMaxRank = 4096;
 constexpr int64_t kMaxCount = int64_t{1} << 40;
-constexpr int64_t kMaxExamples = 1 << 20;  // of a batch
 constexpr int64_t kMaxBudget = 1 << 20;
 
 absl::Status OutOfRange(const char* option, const std::string& value,
@@ -52,9 +52,12 @@ absl::Status TrainingOptions::Check() const {
   RETURN_IF_ERROR(CheckInt("--warmup-steps", warmup_steps, 0, kMaxCount));
   RETURN_IF_ERROR(CheckDouble("--weight-decay", weight_decay, 0, 10, false));
   RETURN_IF_ERROR(CheckDouble("--clip-norm", clip_norm, 0, 1e9, false));
-  RETURN_IF_ERROR(CheckInt("--batch-size", batch_size, 1, kMaxExamples));
+  RETURN_IF_ERROR(CheckInt("--batch-size", batch_size, 1, kMaxBatchesOfStep));
   RETURN_IF_ERROR(CheckInt("--gradient-accumulation", gradient_accumulation, 1,
-                           kMaxExamples));
+                           kMaxBatchesOfStep));
+  // A batch has an example at least.
+  RETURN_IF_ERROR(CheckInt("--batch-size times --gradient-accumulation",
+                           examples_per_step(), 1, kMaxBatchesOfStep));
   RETURN_IF_ERROR(CheckInt("--token-budget", token_budget, 2, kMaxBudget));
   RETURN_IF_ERROR(CheckInt("--steps", steps, 0, kMaxCount));
   RETURN_IF_ERROR(CheckInt("--epochs", epochs, 0, kMaxCount));

@@ -36,6 +36,11 @@ TEST_F(TrainingOptionsTest, OutOfRangeValuesAreNamedWithTheirLimits) {
   options_.dropout = 1;
   EXPECT_EQ(Error(), "--dropout is 1, expected a number in [0, 1)");
   options_.dropout = 0;
+  options_.batch_size = 100;
+  options_.gradient_accumulation = 50;
+  EXPECT_EQ(Error(),
+            "--batch-size times --gradient-accumulation is 5000, expected an "
+            "integer in [1, 4096]");
   options_.batch_size = 0;
   EXPECT_THAT(Error(), HasSubstr("--batch-size is 0"));
 }

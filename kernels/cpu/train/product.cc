@@ -134,7 +134,7 @@ void CpuTrainOps::Product(ProductForm form, float alpha, ConstTensor a,
   CHECK_EQ(c.rows, form == ProductForm::kTN ? a.cols : a.rows);
   CHECK_EQ(c.cols, b_transposed ? b.rows : b.cols);
   CHECK_EQ(args.k, b_transposed ? b.cols : b.rows);
-  if (c.rows == 0 || args.k == 0) return;
+  if (c.rows == 0) return;
   const int64_t blocks = (c.rows + kTaskRows - 1) / kTaskRows;
   // A task is some rows of one panel; neighbours share the panel.
   const int64_t tasks = GroupsOf(c.cols) * blocks;
