@@ -2,7 +2,7 @@
 
     python3 demo/make/task_data.py /tmp/tasks
     lorikeet train --model demo/base --data /tmp/tasks/reverse.train.jsonl \
-        --eval /tmp/tasks/reverse.test.jsonl --output /tmp/reverse --steps 600
+        --eval /tmp/tasks/reverse.test.jsonl --output /tmp/reverse --steps 150 --batch-size 64 --learning-rate 4e-3
 
 Words that are held out (tasks.py) are in the test files alone.
 """
