@@ -26,9 +26,10 @@ namespace lorikeet::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-// 32 vector registers: 12 rows of 2 vectors leave room for weights; with 16
-// registers 6 rows of 2 vectors.
-constexpr int kMaxRows = kLanes == 16 ? 12 : 6;
+// 32 vector registers: 12 rows of 2 vectors leave room for weights. With 16
+// registers it is 5 rows: 6 would fit, but GCC keeps both columns of a pair of
+// bf16 weights and spills two sums, each then a chain through memory.
+constexpr int kMaxRows = kLanes == 16 ? 12 : 5;
 
 // Adds kRows rows of x at column k, times the weights of that column.
 template <int kRows, int kVectors>
@@ -76,7 +77,9 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
       HWY_UNROLL(4)
       for (int p = 0; p < kPanels; ++p) {
         const char* group = w + p * panel_bytes + step * kStep;
-        PrefetchWeights(w + p * panel_bytes + ahead + column * 64);
+        if (kRows < kMaxRows) {
+          PrefetchWeights(w + p * panel_bytes + ahead + column * 64);
+        }
         HWY_UNROLL(4)
         for (int v = 0; v < kWidth; ++v) {
           weight[p * kWidth + v] =

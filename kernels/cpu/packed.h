@@ -53,14 +53,16 @@ constexpr int64_t PanelBytes(DType dtype, int64_t cols) {
 // neighbours are walked side by side for kRows rows: some way ahead or, past
 // its end, in the panel that will be read next. Into the second-level cache:
 // the first has too few misses in flight. One row alone reads fastest and wants
-// the shorter way (by 18 % over none for int8 and 2 % for bf16 on Zen 4).
+// the shorter way (on Zen 4).
 template <int kRows, int kPanels>
 constexpr int64_t PrefetchOffset(int64_t offset, int64_t panel_bytes) {
-  constexpr int64_t kDistance = kRows == 1 ? 2048 : 4096;
+  constexpr int64_t kDistance = kRows == 1 ? 2048 : 8192;
   const int64_t ahead = offset + kDistance;
   return ahead < panel_bytes ? ahead : ahead + (kPanels - 1) * panel_bytes;
 }
-inline void PrefetchWeights(const char* at) {
+// Inlined at once: GCC takes a function that does nothing but this for one
+// without effect and drops the call.
+__attribute__((always_inline)) inline void PrefetchWeights(const char* at) {
   __builtin_prefetch(at, /*rw=*/0, /*locality=*/1);
 }
 
