@@ -14,7 +14,7 @@ fail() {
 }
 
 for word in apple river cloud parrot pepper ocean banana island zebra winter; do
-  capitals=$(echo "$word" | tr a-z A-Z)
+  capitals=$(echo "$word" | tr '[:lower:]' '[:upper:]')
   printf '{"prompt": "Word: %s\\nAnswer:", "completion": " %s"}\n' \
     "$word" "$capitals"
 done > "$dir/train.jsonl"
@@ -27,7 +27,7 @@ train() {
 
 train --data "$dir/train.jsonl" --eval "$dir/train.jsonl" \
   --learning-rate 5e-3 --output "$dir/whole" 2> /dev/null
-exec=exec
+exec='exec'
 train --data "$dir/train.jsonl" --eval "$dir/train.jsonl" \
   --learning-rate 5e-3 --output "$dir/killed" 2> /dev/null &
 job=$!
