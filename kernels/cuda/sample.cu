@@ -10,6 +10,8 @@
 // The kept tokens are those above the threshold, and of those at it the first
 // ones up to `last_tie`; min-p cuts by weight.
 
+#include <limits>
+
 #include "kernels/cuda/block_reduce.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
@@ -25,6 +27,8 @@ constexpr int kMaxWarps = kMaxThreads / kWarpSize;
 // Small vocabularies need no more, and tests run faster.
 constexpr int kMinThreads = 128;
 constexpr int64_t kSmallVocab = 8192;
+// Finite, so that the best token's weight stays exp(0).
+constexpr float kSharpest = std::numeric_limits<float>::max();
 
 DEVICE int Threads() { return static_cast<int>(blockDim.x); }
 
@@ -270,7 +274,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks)
   int32_t token = best.token;
   if (args.temperature != 0.0f && fabsf(best.value) < INFINITY) {
     row.best = best.value;
-    row.sharpness = 1.0f / args.temperature;
+    row.sharpness = fminf(1.0f / args.temperature, kSharpest);
     const Cut cut = FindCut(row, args, best.token, scratch);
     const double target =
         KeptMass(row, cut, scratch) *
