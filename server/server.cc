@@ -91,6 +91,11 @@ std::string Server::grpc_address() const {
   return AddressOf(options_.host, grpc_->port());
 }
 
+absl::Status Server::device_fault() const {
+  const absl::Status status = runtime_->ops->status();
+  return absl::IsInternal(status) ? status : absl::OkStatus();
+}
+
 void Server::Shutdown(absl::Duration timeout) {
   Log(LogLevel::kInfo, "draining",
       {{"timeout", absl::FormatDuration(timeout)}});

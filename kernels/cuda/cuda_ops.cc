@@ -78,7 +78,8 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create() {
 }
 
 std::unique_ptr<Stream> CudaOps::NewStream() {
-  absl::StatusOr<std::unique_ptr<CudaStream>> stream = CudaStream::Create();
+  absl::StatusOr<std::unique_ptr<CudaStream>> stream =
+      CudaStream::Create([this](const absl::Status& status) { Fail(status); });
   CHECK(stream.ok());
   return *std::move(stream);
 }

@@ -7,12 +7,14 @@
 
 namespace lorikeet::cuda {
 
-absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create() {
+absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(
+    std::function<void(const absl::Status&)> on_fault) {
   cudaStream_t stream = nullptr;
   const cudaError_t error =
       cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (error != cudaSuccess) return ToStatus(error, "a stream");
-  return std::unique_ptr<CudaStream>(new CudaStream(stream));
+  return std::unique_ptr<CudaStream>(
+      new CudaStream(stream, std::move(on_fault)));
 }
 
 CudaStream::~CudaStream() {
@@ -27,7 +29,9 @@ absl::Status CudaStream::Sync() {
     for (const Result& r : results) r.use(r.bytes);
   }
   pinned_.Release({});
-  return status_;
+  absl::Status status = status_;
+  if (!absl::IsInternal(status)) status_ = absl::OkStatus();
+  return status;
 }
 
 bool CudaStream::Check(cudaError_t error, absl::string_view what) {
@@ -35,7 +39,10 @@ bool CudaStream::Check(cudaError_t error, absl::string_view what) {
   return ok();
 }
 
-void CudaStream::Fail(absl::Status status) { status_.Update(status); }
+void CudaStream::Fail(absl::Status status) {
+  if (absl::IsInternal(status)) on_fault_(status);
+  status_.Update(status);
+}
 
 void* CudaStream::Scratch(int64_t size_bytes) {
   absl::StatusOr<char*> piece = scratch_.Take(size_bytes);

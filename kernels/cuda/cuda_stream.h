@@ -3,8 +3,9 @@
 //
 // Arrays go through pinned memory, so that no call waits; that memory is used
 // again after Sync. Scratch belongs to the innermost Scope and may be given out
-// again when it ends: what comes later in the stream runs later. The first
-// error stays and comes out of every Sync from then on. Engine thread only.
+// again when it ends: what comes later in the stream runs later. An error comes
+// out of the next Sync; a fault of the device stays, and comes out of every one
+// from then on. Engine thread only.
 
 #ifndef LORIKEET_KERNELS_CUDA_CUDA_STREAM_H_
 #define LORIKEET_KERNELS_CUDA_CUDA_STREAM_H_
@@ -15,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,8 +28,9 @@ namespace lorikeet::cuda {
 
 class CudaStream final : public Stream {
  public:
-  // Errors: INTERNAL.
-  static absl::StatusOr<std::unique_ptr<CudaStream>> Create();
+  // `on_fault` is told of a fault of the device. Errors: INTERNAL.
+  static absl::StatusOr<std::unique_ptr<CudaStream>> Create(
+      std::function<void(const absl::Status&)> on_fault);
   ~CudaStream() override;
 
   absl::Status Sync() override;
@@ -81,10 +84,13 @@ class CudaStream final : public Stream {
     std::function<void(const char*)> use;
   };
 
-  explicit CudaStream(cudaStream_t stream) : stream_(stream) {}
+  CudaStream(cudaStream_t stream,
+             std::function<void(const absl::Status&)> on_fault)
+      : stream_(stream), on_fault_(std::move(on_fault)) {}
   const void* UploadBytes(const void* host, int64_t size_bytes);
 
   cudaStream_t stream_;
+  const std::function<void(const absl::Status&)> on_fault_;
   absl::Status status_;
   PinnedBump pinned_;   // until Sync
   DeviceBump scratch_;  // until the end of a Scope

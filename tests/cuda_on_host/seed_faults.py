@@ -34,7 +34,7 @@ EXPAND = ('lora', '*ExpandMatches*')
 BITS = ('lora', '*ARowKeeps*')
 ATTENTION = ('attention', '*MatchesReference*')
 NORM = ('rms_norm', '*')
-SAMPLE = ('sample', '*Draws*:*TopK*:*TopP*:*Penalties*')
+SAMPLE = ('sample', '*Draws*:*TopK*:*TopP*:*Penalties*:*ATokenMay*')
 BEST = ('sample', '*Greedy*:*Logprob*')
 FAULTS = [
     ('none', 'rms_norm', '  __syncthreads();\n', '  __syncthreads();\n', NORM),

@@ -201,6 +201,28 @@ TEST_P(SampleTest, PenaltiesBiasBansAndMasks) {
   EXPECT_EQ(Pick(logits, p), 3);
 }
 
+// One after the other, though different threads may do them.
+TEST_P(SampleTest, ATokenMayBeBiasedPenalisedAndBanned) {
+  std::vector<float> logits(100, -5);
+  logits[7] = 2;
+  logits[8] = 3;
+  SamplingRow p;
+  const std::vector<std::pair<Token, float>> bias = {{7, 2}};
+  const std::vector<std::pair<Token, int32_t>> counts = {
+      {1, 1}, {7, 1}, {2, 0}, {8, 4}};
+  p.logit_bias = bias;
+  EXPECT_EQ(Pick(logits, p), 7);  // 4
+  p.token_counts = counts;
+  p.presence_penalty = 0.5f;
+  p.frequency_penalty = 0.25f;
+  EXPECT_EQ(Pick(logits, p), 7);  // 3.25; 8 is at 1.5
+  p.repetition_penalty = 4;
+  EXPECT_EQ(Pick(logits, p), 7);  // 0.25; 8 is at -0.75
+  const std::vector<Token> banned = {7};
+  p.banned = banned;
+  EXPECT_EQ(Pick(logits, p), 8);
+}
+
 TEST_P(SampleTest, NothingAllowedGivesTheLowestId) {
   SamplingRow p;
   const std::vector<uint64_t> allowed = {0};
