@@ -91,10 +91,7 @@ std::string Server::grpc_address() const {
   return AddressOf(options_.host, grpc_->port());
 }
 
-absl::Status Server::device_fault() const {
-  const absl::Status status = runtime_->ops->status();
-  return absl::IsInternal(status) ? status : absl::OkStatus();
-}
+absl::Status Server::device_fault() const { return runtime_->ops->status(); }
 
 void Server::Shutdown(absl::Duration timeout) {
   Log(LogLevel::kInfo, "draining",
