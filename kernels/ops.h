@@ -119,15 +119,16 @@ class Ops {
                        Stream& stream);
   // Memory that Allocate can still give; 0 = unknown.
   virtual int64_t free_bytes() const { return 0; }
-  // The first failure that a call could not report (Pack* out of memory, a
-  // fault of the device); stays until the end. Thread-safe.
+  // The first fault of the device, INTERNAL; nothing that it computed since is
+  // to be trusted. Stays until the end. Thread-safe.
   virtual absl::Status status() const { return absl::OkStatus(); }
 
   // ---- packing -------------------------------------------------------------
 
   // Copies `w` [out_dim, in_dim] (any dtype) into the backend's layout as
   // `dtype`; narrowing rounds to nearest even, kI8 quantizes (block_int8.h).
-  // A backend with one dtype only rounds to that; REQUIRES: it has kI8.
+  // A backend with one dtype only rounds to that; REQUIRES: it has kI8. Null if
+  // the device has no memory for it.
   virtual std::unique_ptr<PackedWeight> PackWeight(ConstTensor w,
                                                    DType dtype) = 0;
   // Names the form of packed_bytes(); changes when it does. Empty: none.
@@ -139,6 +140,7 @@ class Ops {
                                                       DType dtype,
                                                       absl::string_view bytes);
   // Copies A [rank, in_dim] and B [out_dim, rank], each kept as its own dtype.
+  // Null if the device has no memory for them.
   virtual std::unique_ptr<PackedLora> PackLora(ConstTensor a,
                                                ConstTensor b) = 0;
 
