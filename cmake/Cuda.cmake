@@ -48,3 +48,7 @@ foreach(header
     CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${header})
 endforeach()
 string(SHA256 LORIKEET_OPS_ABI "${LORIKEET_OPS_ABI}")
+
+# The disassembler, of the toolkit or of scripts/get_disassembler.sh.
+file(GLOB wheels ${PROJECT_SOURCE_DIR}/build/disassembler/nvidia/*/bin)
+find_program(LORIKEET_CUOBJDUMP cuobjdump HINTS /usr/local/cuda/bin ${wheels})

@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(kRowThreads)
         if (col + i < x.cols) f[i] = LoadReadOnly(from + i);
       }
     }
-    Store(reinterpret_cast<uint4*>(y.data + row * y.stride + col),
-          PackBf16x8(f));
+    StoreGlobal16(reinterpret_cast<uint4*>(y.data + row * y.stride + col),
+                  PackBf16x8(f));
   }
 }
 

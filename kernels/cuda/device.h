@@ -48,6 +48,16 @@ template <typename T>
 DEVICE void Store(T* p, T value) {
   *p = value;
 }
+// Of global memory, 16 bytes, as one instruction: Store's are at times split.
+template <typename T>
+DEVICE void StoreGlobal16(T* p, T value) {
+  static_assert(sizeof(T) == 16);
+  const uint4 words = BitCast<uint4>(value);
+  asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};\n" ::"l"(
+                   __cvta_generic_to_global(p)),
+               "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+}
 // Of memory that nobody writes while the kernel runs (ld.global.nc).
 template <typename T>
 DEVICE T LoadReadOnly(const T* p) {

@@ -38,8 +38,8 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int64_t i = blockIdx.y; i < count; i += gridDim.y) {
     const int2 pair = LoadReadOnly(from_to + i);
     const int64_t from = pair.x * words + word, to = pair.y * words + word;
-    Store(k + to, Load(k + from));
-    Store(v + to, Load(v + from));
+    StoreGlobal16(k + to, Load(k + from));
+    StoreGlobal16(v + to, Load(v + from));
   }
 }
 

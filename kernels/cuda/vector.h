@@ -1,4 +1,4 @@
-// Reading and writing kWidth neighbouring floats at once: 4 where rows are
+// Reading and writing kWidth neighbouring floats of global memory at once: 4 where rows are
 // aligned to 16 bytes, else 1.
 
 #ifndef LORIKEET_KERNELS_CUDA_VECTOR_H_
@@ -29,7 +29,8 @@ DEVICE void LoadFloatsReadOnly(const float* p, float (&f)[4]) {
 }
 DEVICE void StoreFloats(float* p, const float (&f)[1]) { Store(p, f[0]); }
 DEVICE void StoreFloats(float* p, const float (&f)[4]) {
-  Store(reinterpret_cast<float4*>(p), make_float4(f[0], f[1], f[2], f[3]));
+  StoreGlobal16(reinterpret_cast<float4*>(p),
+                make_float4(f[0], f[1], f[2], f[3]));
 }
 
 // Eight bf16 of one 16-byte word as f32.

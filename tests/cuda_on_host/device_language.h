@@ -120,6 +120,11 @@ template <typename T>
 DEVICE void Store(T* p, T value, CUDA_ON_HOST_LOC) {
   cuda_on_host::StoreBytes(p, &value, sizeof(T), loc);
 }
+template <typename T>
+DEVICE void StoreGlobal16(T* p, T value, CUDA_ON_HOST_LOC) {
+  static_assert(sizeof(T) == 16);
+  cuda_on_host::StoreBytes(p, &value, sizeof(T), loc);
+}
 #else
 template <typename T>
 DEVICE T Load(const T* p) {
@@ -131,6 +136,11 @@ DEVICE T LoadReadOnly(const T* p) {
 }
 template <typename T>
 DEVICE void Store(T* p, T value) {
+  *p = value;
+}
+template <typename T>
+DEVICE void StoreGlobal16(T* p, T value) {
+  static_assert(sizeof(T) == 16);
   *p = value;
 }
 #endif
