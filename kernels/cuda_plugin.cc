@@ -21,7 +21,8 @@ std::string BesideProgram(const std::string& file) {
                                     : program.substr(0, slash + 1) + file;
 }
 
-absl::StatusOr<std::unique_ptr<Ops>> LoadCudaOps(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Ops>> LoadCudaOps(const std::string& path,
+                                                 const CudaOptions& options) {
   if (access(path.c_str(), R_OK) != 0) {
     return absl::NotFoundError(
         absl::StrCat("there is no CUDA backend at ", path));
@@ -34,7 +35,7 @@ absl::StatusOr<std::unique_ptr<Ops>> LoadCudaOps(const std::string& path) {
   const auto open =
       reinterpret_cast<CudaPluginOpen>(dlsym(library, kCudaPluginSymbol));
   CudaPluginResult result;
-  if (open == nullptr || !open(CudaPluginAbi(), &result)) {
+  if (open == nullptr || !open(CudaPluginAbi(), options, &result)) {
     return absl::FailedPreconditionError(
         absl::StrCat("the CUDA backend at ", path,
                      " is of another build, use the one that "

@@ -120,6 +120,9 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
   app.add_option("--threads", o->threads, "Compute threads; 0 = all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_flag("--batch-invariant", o->batch_invariant,
+               "On CUDA: a row's bits do not depend on the batch, for slower "
+               "products; on the CPU they never do");
   app.add_flag("--pin-threads", o->pin_threads,
                "Keep each compute thread on a core of its own");
   app.add_flag("--huge-pages,!--no-huge-pages", o->huge_pages,

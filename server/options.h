@@ -32,6 +32,7 @@ struct ServerOptions {
   std::string kv_cache_dtype = "auto";  // auto | f32 | bf16
   std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16
   int threads = 0;                      // 0 = all cores
+  bool batch_invariant = false;         // of CUDA; the CPU always is
   bool pin_threads = false;
   bool huge_pages = true;
   int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow

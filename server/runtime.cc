@@ -61,7 +61,8 @@ absl::StatusOr<std::unique_ptr<Ops>> CudaOpsOf(const ServerOptions& options) {
   }
   return LoadCudaOps(options.device == "cuda-on-host"
                          ? CudaOnHostPath()
-                         : BesideProgram(kCudaPluginFile));
+                         : BesideProgram(kCudaPluginFile),
+                     {.batch_invariant = options.batch_invariant});
 }
 
 absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,

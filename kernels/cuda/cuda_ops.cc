@@ -62,7 +62,8 @@ KvCache CacheOf(const PagedKvView& kv) {
           static_cast<int32_t>(kv.head_dim)};
 }
 
-absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create() {
+absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(
+    const CudaOptions& options) {
   ASSIGN_OR_RETURN(const int capability, ComputeCapability());
   if (capability < kLeastComputeCapability) {
     return absl::FailedPreconditionError(
@@ -73,7 +74,9 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create() {
   ops->target_ = absl::StrCat("sm_", capability);
   ASSIGN_OR_RETURN(ops->packer_, Packer::Create());
   ASSIGN_OR_RETURN(ops->merger_, Merger::Create());
-  ASSIGN_OR_RETURN(ops->matmul_, Matmul::Create());
+  if (!options.batch_invariant) {
+    ASSIGN_OR_RETURN(ops->matmul_, Matmul::Create());
+  }
   return ops;
 }
 
@@ -113,6 +116,7 @@ absl::Status CudaOps::status() const {
 }
 
 void CudaOps::Fail(const absl::Status& status) const {
+  if (!absl::IsInternal(status)) return;  // out of memory
   MutexLock lock(&mu_);
   status_.Update(status);
 }
@@ -122,14 +126,14 @@ std::unique_ptr<PackedWeight> CudaOps::PackWeight(ConstTensor w, DType dtype) {
   absl::StatusOr<std::unique_ptr<CudaWeight>> packed = packer_->PackWeight(w);
   if (packed.ok()) return *std::move(packed);
   Fail(packed.status());
-  return std::make_unique<CudaWeight>(w.rows, w.cols, DeviceBuffer());
+  return nullptr;
 }
 
 std::unique_ptr<PackedLora> CudaOps::PackLora(ConstTensor a, ConstTensor b) {
   absl::StatusOr<std::unique_ptr<CudaLora>> packed = packer_->PackLora(a, b);
   if (packed.ok()) return *std::move(packed);
   Fail(packed.status());
-  return std::make_unique<CudaLora>(a.rows, a.cols, b.rows, DeviceBuffer());
+  return nullptr;
 }
 
 void CudaOps::MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
@@ -157,6 +161,12 @@ void CudaOps::Product(Rows<const Bf16> x, const PackedWeight& w,
   CHECK_EQ(x.cols, w.in_dim());
   CHECK_EQ(y.cols, w.out_dim());
   const Rows<float> to = RowsOf(y);
+  if (matmul_ == nullptr) {
+    stream.Check(cuda::Gemm(x, static_cast<const CudaWeight&>(w).rows(), bias,
+                            to, stream.get()),
+                 "a product");
+    return;
+  }
   const bool is_aligned =
       reinterpret_cast<uintptr_t>(to.data) % kVectorBytes == 0 &&
       to.stride % 4 == 0;

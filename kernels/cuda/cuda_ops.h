@@ -1,10 +1,10 @@
-// CudaOps computes on a GPU: cuBLASLt for the products with the base's weights,
-// our own kernels for the rest.
+// CudaOps computes on a GPU: cuBLASLt for the products with the base's weights
+// (our own kernel if batch-invariant), our own kernels for the rest.
 //
 // Tensors are f32, weights and adapters bf16; what enters a product is rounded
 // to bf16 once, sums are f32. A row's attention and LoRA do not depend on the
-// batch; its products may (see Matmul). Not yet run on a GPU: its tests run on
-// the emulated device of tests/cuda_on_host.
+// batch; its products may, unless it is batch-invariant (see Matmul). Not yet
+// run on a GPU: its tests run on the emulated device of tests/cuda_on_host.
 //
 // Engine thread only, but for Pack*, MergeRows, Allocate and status.
 
@@ -23,6 +23,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/merger.h"
 #include "kernels/cuda/packed.h"
+#include "kernels/cuda_plugin.h"
 #include "kernels/ops.h"
 
 namespace lorikeet::cuda {
@@ -32,7 +33,8 @@ class CudaOps final : public Ops {
   // On the first device.
   // Errors: FAILED_PRECONDITION if there is no driver, no device, or one below
   // sm_80; RESOURCE_EXHAUSTED; INTERNAL.
-  static absl::StatusOr<std::unique_ptr<CudaOps>> Create();
+  static absl::StatusOr<std::unique_ptr<CudaOps>> Create(
+      const CudaOptions& options);
 
   std::string Name() const override { return "cuda"; }
   std::string Target() const override { return target_; }
@@ -132,7 +134,7 @@ class CudaOps final : public Ops {
   std::string target_;
   std::unique_ptr<Packer> packer_;
   std::unique_ptr<Merger> merger_;
-  std::unique_ptr<Matmul> matmul_;
+  std::unique_ptr<Matmul> matmul_;  // null if batch-invariant
   mutable Mutex mu_;
   mutable absl::Status status_ ABSL_GUARDED_BY(mu_);
 };

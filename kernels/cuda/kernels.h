@@ -37,8 +37,7 @@ constexpr int64_t RoundUp(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
 }
 
-// ---- embed.cu
-// ----------------------------------------------------------------
+// ---- embed.cu ----
 // A row whose token is negative stays as it is.
 cudaError_t Embed(Rows<const Bf16> table, const int32_t* tokens, Rows<float> y,
                   cudaStream_t stream);
@@ -46,14 +45,19 @@ cudaError_t Embed(Rows<const Bf16> table, const int32_t* tokens, Rows<float> y,
 cudaError_t GatherRows(Rows<const float> x, const int32_t* rows, Rows<float> y,
                        cudaStream_t stream);
 
-// ---- convert.cu
-// -------------------------------------------------------------- y = x rounded
-// to bf16. y's rows are `y.stride` wide, a multiple of 8; what is beyond x's
-// columns becomes 0.
+// ---- convert.cu ----
+// y = x rounded to bf16. y's rows are `y.stride` wide, a multiple of 8; what is
+// beyond x's columns becomes 0.
 cudaError_t ToBf16(Rows<const float> x, Rows<Bf16> y, cudaStream_t stream);
 
-// ---- elementwise.cu
-// ----------------------------------------------------------
+// ---- gemm.cu ----
+// y [rows, out] = x W^T + bias [out] (or null), the same bits per row whatever
+// the number of rows. Pointers and strides of x and w are aligned to 16 bytes;
+// what is beyond x.cols up to a multiple of 8 is 0 in both.
+cudaError_t Gemm(Rows<const Bf16> x, Rows<const Bf16> w, const float* bias,
+                 Rows<float> y, cudaStream_t stream);
+
+// ---- elementwise.cu ----
 cudaError_t SiluMul(Rows<const float> gate, Rows<const float> up, Rows<float> y,
                     cudaStream_t stream);
 cudaError_t ResidualAdd(Rows<const float> x, Rows<float> y,
@@ -65,18 +69,17 @@ cudaError_t ScaleColumns(const float* gain, const float* bias, Rows<float> y,
 cudaError_t ScatterColumns(Rows<const float> x, const int32_t* cols,
                            Rows<float> y, cudaStream_t stream);
 
-// ---- rms_norm.cu
-// ------------------------------------------------------------- y may be x.
+// ---- rms_norm.cu ----
+// y may be x.
 cudaError_t RmsNorm(Rows<const float> x, const float* weight, float eps,
                     Rows<float> y, cudaStream_t stream);
 
-// ---- rope.cu
-// -----------------------------------------------------------------
+// ---- rope.cu ----
 cudaError_t Rope(Rows<float> x, int64_t head_dim, const float* cos,
                  const float* sin, cudaStream_t stream);
 
-// ---- kv_cache.cu
-// ------------------------------------------------------------- One layer of
+// ---- kv_cache.cu ----
+// One layer of
 // the cache, as PagedKvView.
 struct KvCache {
   void* k = nullptr;
@@ -95,8 +98,8 @@ cudaError_t KvAppend(Rows<const float> k, Rows<const float> v,
 cudaError_t KvCopy(const KvCache& kv, const int2* from_to, int64_t count,
                    cudaStream_t stream);
 
-// ---- attention.cu
-// ------------------------------------------------------------ A tile of query
+// ---- attention.cu ----
+// A tile of query
 // rows of one sequence, together with a stretch of its keys.
 struct AttentionTile {
   int32_t row_begin;    // first row of q
@@ -134,8 +137,7 @@ cudaError_t Attention(const AttentionArgs& args, cudaStream_t stream);
 cudaError_t MergeAttention(const AttentionArgs& args, const int4* rows,
                            int64_t row_count, cudaStream_t stream);
 
-// ---- lora_shrink.cu, lora_lookup.cu, lora_expand.cu
-// --------------------------
+// ---- lora_shrink.cu, lora_lookup.cu, lora_expand.cu ----
 inline constexpr int kMaxLoraParts = 3;  // linears of a group: q, k, v
 // One adapter's part in a segment, for all linears of a group.
 struct LoraTermArgs {
@@ -190,8 +192,7 @@ struct ExpandArgs {
 };
 cudaError_t LoraExpand(const ExpandArgs& args, cudaStream_t stream);
 
-// ---- merge_rows.cu
-// -----------------------------------------------------------
+// ---- merge_rows.cu ----
 struct MergeTermArgs {
   const Bf16* a = nullptr;  // [rank, a_stride]
   const Bf16* b = nullptr;  // [rows, b_stride], from the first row of W on
@@ -205,8 +206,8 @@ struct MergeTermArgs {
 cudaError_t MergeRows(Rows<const Bf16> w, const MergeTermArgs* terms,
                       int32_t term_count, Rows<float> out, cudaStream_t stream);
 
-// ---- sample.cu, logprobs.cu
-// -------------------------------------------------- As SamplingRow; lists are
+// ---- sample.cu, logprobs.cu ----
+// As SamplingRow; lists are
 // ranges of arrays of all rows.
 struct SampleArgs {
   float temperature, top_p, min_p;

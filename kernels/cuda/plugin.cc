@@ -6,10 +6,11 @@
 #include "kernels/cuda_plugin.h"
 
 extern "C" __attribute__((visibility("default"))) bool lorikeet_cuda_open(
-    const char* abi, lorikeet::CudaPluginResult* result) {
+    const char* abi, const lorikeet::CudaOptions& options,
+    lorikeet::CudaPluginResult* result) {
   if (std::strcmp(abi, LORIKEET_OPS_ABI) != 0) return false;
   absl::StatusOr<std::unique_ptr<lorikeet::cuda::CudaOps>> ops =
-      lorikeet::cuda::CudaOps::Create();
+      lorikeet::cuda::CudaOps::Create(options);
   result->status = ops.status();
   if (ops.ok()) result->ops = *std::move(ops);
   return true;

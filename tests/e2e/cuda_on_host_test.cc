@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -168,6 +169,45 @@ TEST_F(CudaOnHostTest, TheCheckerFindsNothingWithEvictionsInBetween) {
         CompareLogitsAndTokens(absl::StrCat(name, " ", o), c, r.out);
       }
     }
+  }
+}
+
+// Answers by id: without the times.
+std::map<std::string, std::string> AnswersOf(const std::string& out) {
+  std::map<std::string, std::string> answers;
+  for (const absl::string_view line :
+       absl::StrSplit(out, '\n', absl::SkipEmpty())) {
+    const auto json = Json::Parse(line);
+    EXPECT_TRUE(json.ok()) << json.status();
+    const size_t from = line.find("\"logits\"");
+    EXPECT_NE(from, absl::string_view::npos) << line;
+    answers[json->Find("id")->AsString()] =
+        absl::StrCat(json->Find("text")->AsString(), line.substr(from));
+  }
+  return answers;
+}
+
+// Though cuBLASLt, were it asked, would cut K in other ways each time.
+TEST_F(CudaOnHostTest, BatchInvariantAnswersAreTheSameAloneAndMixed) {
+  const Json manifest = Manifest();
+  for (const Json& model : manifest.Find("models")->items()) {
+    if (model.Find("name")->AsString() != "llama-gqa-tied") continue;
+    const GoldenRun c = MakeRun(model, 12);
+    const SubprocessResult mixed =
+        Run(c, "fast", "schedule=random,streams=random,mma=hopper,seed=5",
+            {"--batch-invariant"});
+    ASSERT_EQ(mixed.exit_code, 0) << mixed.err;
+    CompareLogitsAndTokens("batch-invariant", c, mixed.out);
+    const SubprocessResult alone =
+        Run(c, "fast", "schedule=random,streams=random,mma=hopper,seed=6",
+            {"--batch-invariant", "--max-num-seqs", "1"});
+    ASSERT_EQ(alone.exit_code, 0) << alone.err;
+    const SubprocessResult chunked =
+        Run(c, "fast", "schedule=reverse,mma=hopper",
+            {"--batch-invariant", "--max-num-batched-tokens", "21"});
+    ASSERT_EQ(chunked.exit_code, 0) << chunked.err;
+    EXPECT_EQ(AnswersOf(alone.out), AnswersOf(mixed.out));
+    EXPECT_EQ(AnswersOf(chunked.out), AnswersOf(mixed.out));
   }
 }
 

@@ -38,8 +38,9 @@ const cuda_on_host::Control& CudaOnHostControl() {
   return *control();
 }
 
-std::unique_ptr<Ops> NewCudaOnHost() {
-  absl::StatusOr<std::unique_ptr<Ops>> ops = LoadCudaOps(CudaOnHostPath());
+std::unique_ptr<Ops> NewCudaOnHost(const CudaOptions& options) {
+  absl::StatusOr<std::unique_ptr<Ops>> ops =
+      LoadCudaOps(CudaOnHostPath(), options);
   if (!ops.ok()) std::fprintf(stderr, "%s\n", ops.status().ToString().c_str());
   CHECK(ops.ok());
   const cuda_on_host::Control& control = CudaOnHostControl();
@@ -58,14 +59,22 @@ std::vector<std::string> BackendNames() {
   return names;
 }
 
+std::vector<std::string> BackendNamesOfProducts() {
+  std::vector<std::string> names = BackendNames();
+  if (names.back() == kCudaOnHost) names.push_back(kCudaOnHostInvariant);
+  return names;
+}
+
 CpuBackend::CpuBackend(const std::string& name, int num_threads,
                        DType compute_dtype)
-    : is_cpu_(name != kCudaOnHost), pool_(num_threads) {
+    : is_cpu_(name != kCudaOnHost && name != kCudaOnHostInvariant),
+      is_batch_invariant_(name != kCudaOnHost),
+      pool_(num_threads) {
   if (is_cpu_) {
     ops_ = CreateCpuOps(pool_, {name, compute_dtype}).value();
     return;
   }
-  ops_ = NewCudaOnHost();
+  ops_ = NewCudaOnHost({.batch_invariant = is_batch_invariant_});
   operand_eps_ = kBf16Eps;
 }
 

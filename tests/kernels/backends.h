@@ -17,13 +17,17 @@
 
 namespace lorikeet::testing {
 
-// The name of the CUDA backend on the emulated device.
+// The names of the CUDA backend on the emulated device, as it is and in its
+// batch-invariant mode.
 inline constexpr char kCudaOnHost[] = "cuda_on_host";
+inline constexpr char kCudaOnHostInvariant[] = "cuda_on_host_invariant";
 
 // All backends that this machine can run: the CPU's SIMD targets, and
 // kCudaOnHost where it was built ($LORIKEET_CUDA_ON_HOST_BUILD: "checked", the
 // default, or "fast").
 std::vector<std::string> BackendNames();
+// The same and, where there is kCudaOnHost, kCudaOnHostInvariant.
+std::vector<std::string> BackendNamesOfProducts();
 
 // A backend by its name, with its own threads if it is the CPU's. Findings of
 // the emulated device fail the test.
@@ -31,18 +35,20 @@ class CpuBackend {
  public:
   CpuBackend(const std::string& name, int num_threads,
              DType compute_dtype = DType::kF32);
+  bool is_cpu() const { return is_cpu_; }
   // To what the operands of products are rounded: 0 = not at all.
   double operand_eps() const { return operand_eps_; }
   // What base weights can be stored as.
   std::span<const DType> weight_dtypes() const;
   bool has_int8() const { return weight_dtypes().back() == DType::kI8; }
   // Whether a row's products do not depend on the batch.
-  bool is_batch_invariant() const { return operand_eps_ == 0; }
+  bool is_batch_invariant() const { return is_batch_invariant_; }
   Ops* operator->() { return ops_.get(); }
   Ops& operator*() { return *ops_; }
 
  private:
   const bool is_cpu_;
+  const bool is_batch_invariant_;
   ThreadPool pool_;
   std::unique_ptr<Ops> ops_;
   double operand_eps_ = 0;

@@ -261,7 +261,7 @@ TEST_P(LinearGroupTest, AnUnadaptedRowBesideAdaptersHasTheBitsOfTheBase) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, LinearGroupTest,
-                         ::testing::ValuesIn(BackendNames()),
+                         ::testing::ValuesIn(BackendNamesOfProducts()),
                          [](const auto& p) { return p.param; });
 
 }  // namespace

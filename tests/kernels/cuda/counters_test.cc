@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "base/check.h"
@@ -165,6 +166,44 @@ TEST_F(CudaCountersTest, LoraReadsAdaptersOnceAndInWholeSectors) {
     EXPECT_GE(expand_useful, kLeastUseful);
     ExpectCoalesced("shrink", shrink);
     ExpectCoalesced("expand", expand);
+  }
+}
+
+// The batch-invariant product of a decode step, and one of a prefill.
+TEST_F(CudaCountersTest, ProductsReadTheWeightsOnceAndInWholeSectors) {
+  auto ops = LoadCudaOps(PluginPath(), {.batch_invariant = true});
+  CHECK(ops.ok());
+  const std::vector<float> w = RandomFloats(rng_, kOut[0] * kIn);
+  const auto weight = (*ops)->PackWeight(
+      ConstTensor(w.data(), DType::kF32, kOut[0], kIn, kIn), DType::kBF16);
+  // Rows of a tile, tiles of rows: W comes once for each.
+  const std::array cases = {
+      std::tuple{int64_t{8}, 1, "GemmKernel<2, 1, 2, 6>"},
+      std::tuple{int64_t{128}, 2, "GemmKernel<4, 2, 8, 3>"}};
+  for (const auto& [rows, row_tiles, kernel] : cases) {
+    const Tensor x = OnDevice(RandomFloats(rng_, rows * kIn), rows);
+    const Tensor y = OnDevice(RandomFloats(rng_, rows * kOut[0]), rows);
+    auto counters =
+        Count([&] { (*ops)->Gemm(x, *weight, nullptr, y, *stream_); });
+    const KernelCounters& c = counters[kernel];
+    ASSERT_EQ(c.launches, 1u) << kernel;
+    const double useful = static_cast<double>(2 * (kOut[0] + rows) * kIn) /
+                          static_cast<double>(c.footprint_load_bytes);
+    // mma of 16 x 8 x 16, over what the rows need.
+    const double mma =
+        static_cast<double>(c.mma) /
+        static_cast<double>(kOut[0] / 16 * ((rows + 7) / 8) * kIn / 16);
+    std::printf(
+        "product of %3lld rows: %.3f of its bytes useful, %.2f times "
+        "the least mma\n",
+        static_cast<long long>(rows), useful, mma);
+    EXPECT_GE(useful, kLeastUseful);
+    EXPECT_LE(mma, rows <= 8 ? 2.0 : 1.0);
+    EXPECT_LE(c.global_load.units,
+              static_cast<uint64_t>(2 * kOut[0] * kIn * row_tiles +
+                                    2 * rows * kIn * kOut[0] / 32) /
+                  32);
+    ExpectCoalesced(kernel, c);
   }
 }
 
