@@ -34,6 +34,8 @@ EXPAND = ('lora', '*ExpandMatches*')
 BITS = ('lora', '*ARowKeeps*')
 ATTENTION = ('attention', '*MatchesReference*')
 NORM = ('rms_norm', '*')
+PRODUCT = ('gemm', '*MatchesReference*')
+PRODUCT_BITS = ('gemm', '*ARowKeepsItsBits*')
 SAMPLE = ('sample', '*Draws*:*TopK*:*TopP*:*Penalties*:*ATokenMay*')
 BEST = ('sample', '*Greedy*:*Logprob*')
 FAULTS = [
@@ -93,6 +95,39 @@ FAULTS = [
     ('convert: padding left as it is', 'convert',
      'if (col >= y.stride) return;',
      'if (col + 8 > x.cols) return;', ('gemm', '*MatchesReference*')),
+    ('product: no barrier in the loop', 'gemm',
+     '    __syncthreads();\n    if (step + kPlaces', '    if (step + kPlaces',
+     PRODUCT),
+    ('product: wait off by one', 'gemm', 'CpAsyncWait<kPlaces - 2>()',
+     'CpAsyncWait<kPlaces - 1>()', PRODUCT),
+    ('product: no commit in the loop', 'gemm',
+     'load_step(step + kPlaces - 1);\n    CpAsyncCommit();',
+     'load_step(step + kPlaces - 1);', PRODUCT),
+    ('product: refill before the barrier', 'gemm',
+     '    // Step `step` has landed, and nobody reads the place of the step before.'
+     '\n    __syncthreads();\n'
+     '    if (step + kPlaces - 1 < steps) load_step(step + kPlaces - 1);\n',
+     '    if (step + kPlaces - 1 < steps) load_step(step + kPlaces - 1);\n'
+     '    __syncthreads();\n', PRODUCT_BITS),
+    ('product: K tail not masked', 'gemm',
+     'begin + row < m.rows && k + col < m.cols', 'begin + row < m.rows',
+     PRODUCT),
+    ('product: rows not masked', 'gemm',
+     'begin + row < m.rows && k + col < m.cols', 'k + col < m.cols', PRODUCT),
+    ('product: outputs not masked', 'gemm', 'if (out >= w.rows) continue;', '',
+     PRODUCT),
+    ('product: rows of the store not masked', 'gemm',
+     'if (row >= x.rows) continue;', '', PRODUCT),
+    ('product: fragments swapped', 'gemm',
+     'MmaM16N8K16(sums[m][n], a[m], b[0], b[1]);',
+     'MmaM16N8K16(sums[m][n], a[m], b[1], b[0]);', PRODUCT),
+    ('product: too little shared memory', 'gemm',
+     'dim3(S::kThreads), S::kSharedBytes, stream}',
+     'dim3(S::kThreads), S::kSharedBytes - 512, stream}', PRODUCT_BITS),
+    ('product: few rows in another order of K', 'gemm',
+     'for (int k = 0; k < kStepK; k += 16) {',
+     'for (int j = 0; j < kStepK; j += 16) {\n'
+     '      const int k = kN == 2 ? kStepK - 16 - j : j;', PRODUCT_BITS),
     ('shrink: no barrier in the stage loop', 'lora_shrink',
      '    CpAsyncWait<kStages - 2>();\n    __syncthreads();\n',
      '    CpAsyncWait<kStages - 2>();\n', SHRINK),
