@@ -16,18 +16,25 @@ std::vector<float> ToVector(ConstTensor row) {
   return std::vector<float>(row.f32(0), row.f32(0) + row.cols);
 }
 
+absl::Status NoDeviceMemory(absl::string_view name) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat(name, " does not fit into the device's memory"));
+}
+
 // Fills one slot.
 class SlotPacker {
  public:
   SlotPacker(Ops& ops, const BaseWeights* base, LoraSlot* slot)
       : ops_(ops), base_(base), slot_(slot) {}
 
-  void AddSaved(const SavedParameter& saved) {
+  absl::Status AddSaved(const SavedParameter& saved) {
     switch (saved.parameter.kind) {
-      case BaseParameter::Kind::kWeight:
-        OverrideOf(saved.parameter.linear).weight =
-            ops_.PackWeight(saved.values, saved.values.dtype);
+      case BaseParameter::Kind::kWeight: {
+        LoraSlot::Override& o = OverrideOf(saved.parameter.linear);
+        o.weight = ops_.PackWeight(saved.values, saved.values.dtype);
+        if (o.weight == nullptr) return NoDeviceMemory("modules_to_save");
         break;
+      }
       case BaseParameter::Kind::kBias:
         OverrideOf(saved.parameter.linear).bias = ToVector(saved.values);
         break;
@@ -35,12 +42,14 @@ class SlotPacker {
         At(slot_->norms, saved.parameter.norm.index()) = ToVector(saved.values);
         break;
     }
+    return absl::OkStatus();
   }
 
   // After AddSaved: a bias of B is added to the bias there is.
   absl::Status AddModule(const LoraModule& module) {
     LoraSlot::Entry& entry = At(slot_->entries, module.id.index());
     entry.weights = ops_.PackLora(module.a, module.b);
+    if (entry.weights == nullptr) return NoDeviceMemory(module.name);
     entry.scaling = static_cast<float>(module.scaling);
     if (base_ == nullptr &&
         (module.magnitude.data != nullptr || module.b_bias.data != nullptr)) {
@@ -55,7 +64,7 @@ class SlotPacker {
     return absl::OkStatus();
   }
 
-  void AddRows(const ReplacedRows& replaced) {
+  absl::Status AddRows(const ReplacedRows& replaced) {
     std::vector<size_t> order(replaced.tokens.size());
     std::iota(order.begin(), order.end(), size_t{0});
     std::ranges::sort(order, std::less<>(),
@@ -75,6 +84,8 @@ class SlotPacker {
     o.rows = ops_.PackWeight(
         ConstTensor(sorted.data(), from.dtype, from.rows, from.cols, from.cols),
         from.dtype);
+    return o.rows == nullptr ? NoDeviceMemory("trainable_token_indices")
+                             : absl::OkStatus();
   }
 
  private:
@@ -113,11 +124,15 @@ absl::StatusOr<std::shared_ptr<const LoraSlot>> AdapterWeights::Pack(
   auto slot = std::make_shared<LoraSlot>();
   slot->generation = generation;
   SlotPacker packer(ops, base, slot.get());
-  for (const SavedParameter& parameter : saved) packer.AddSaved(parameter);
+  for (const SavedParameter& parameter : saved) {
+    RETURN_IF_ERROR(packer.AddSaved(parameter));
+  }
   for (const LoraModule& module : modules) {
     RETURN_IF_ERROR(packer.AddModule(module));
   }
-  for (const ReplacedRows& rows : replaced_rows) packer.AddRows(rows);
+  for (const ReplacedRows& rows : replaced_rows) {
+    RETURN_IF_ERROR(packer.AddRows(rows));
+  }
   return std::shared_ptr<const LoraSlot>(std::move(slot));
 }
 

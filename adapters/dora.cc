@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status.h"
 
 namespace lorikeet {
 namespace {
@@ -31,11 +32,13 @@ OwnedMatrix Transposed(ConstTensor m) {
 }
 
 // Squares of the norms: of rows, or of columns for the embedding.
-std::vector<double> SquaredNorms(const LoraModule& module,
-                                 const BaseWeights& base, Ops& ops) {
+absl::StatusOr<std::vector<double>> SquaredNorms(const LoraModule& module,
+                                                 const BaseWeights& base,
+                                                 Ops& ops) {
   const bool by_column = module.id == LinearId::EmbedTokens();
   const PackedWeight& weight = base.weight(module.id);
-  const std::unique_ptr<PackedLora> lora = PackForTable(module, ops);
+  ASSIGN_OR_RETURN(const std::unique_ptr<PackedLora> lora,
+                   PackForTable(module, ops));
   const MergeTerm term{lora.get(), static_cast<float>(module.scaling)};
   const int64_t cols = weight.in_dim();
   std::vector<double> squares(
@@ -59,19 +62,26 @@ std::vector<double> SquaredNorms(const LoraModule& module,
 
 }  // namespace
 
-std::unique_ptr<PackedLora> PackForTable(const LoraModule& module, Ops& ops) {
+absl::StatusOr<std::unique_ptr<PackedLora>> PackForTable(
+    const LoraModule& module, Ops& ops) {
+  std::unique_ptr<PackedLora> packed;
   if (module.id != LinearId::EmbedTokens()) {
-    return ops.PackLora(module.a, module.b);
+    packed = ops.PackLora(module.a, module.b);
+  } else {
+    const OwnedMatrix a = Transposed(module.b);
+    const OwnedMatrix b = Transposed(module.a);
+    packed = ops.PackLora(a.view, b.view);
   }
-  const OwnedMatrix a = Transposed(module.b);
-  const OwnedMatrix b = Transposed(module.a);
-  return ops.PackLora(a.view, b.view);
+  if (packed != nullptr) return packed;
+  return absl::ResourceExhaustedError(
+      absl::StrCat(module.name, " does not fit into the device's memory"));
 }
 
 absl::StatusOr<std::vector<float>> DoraGain(const LoraModule& module,
                                             const BaseWeights& base, Ops& ops) {
   CHECK(module.magnitude.data != nullptr);
-  const std::vector<double> squares = SquaredNorms(module, base, ops);
+  ASSIGN_OR_RETURN(const std::vector<double> squares,
+                   SquaredNorms(module, base, ops));
   std::vector<float> gain(squares.size());
   for (size_t i = 0; i < gain.size(); ++i) {
     const double norm = std::sqrt(squares[i]);

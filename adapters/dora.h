@@ -10,6 +10,7 @@
 #ifndef LORIKEET_ADAPTERS_DORA_H_
 #define LORIKEET_ADAPTERS_DORA_H_
 
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,7 +27,9 @@ absl::StatusOr<std::vector<float>> DoraGain(const LoraModule& module,
 
 // A low-rank part as one of the table it belongs to: as it is, but of the
 // embedding transposed, [vocab, hidden] += s A^T B^T.
-std::unique_ptr<PackedLora> PackForTable(const LoraModule& module, Ops& ops);
+// Errors: RESOURCE_EXHAUSTED.
+absl::StatusOr<std::unique_ptr<PackedLora>> PackForTable(
+    const LoraModule& module, Ops& ops);
 
 }  // namespace lorikeet
 

@@ -21,7 +21,9 @@ void CopyRow(ConstTensor from, int64_t row, float* to) {
 }  // namespace
 
 absl::Status LinearMerge::Add(const LoraModule& module, float scale, Ops& ops) {
-  owned_.push_back(PackForTable(module, ops));
+  ASSIGN_OR_RETURN(std::unique_ptr<PackedLora> packed,
+                   PackForTable(module, ops));
+  owned_.push_back(std::move(packed));
   terms_.push_back(
       {owned_.back().get(), static_cast<float>(module.scaling) * scale});
   if (module.magnitude.data == nullptr) return absl::OkStatus();

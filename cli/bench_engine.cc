@@ -202,10 +202,10 @@ absl::Status RunBench(const BenchOptions& options) {
       *std::max_element(options.batches.begin(), options.batches.end());
   const int tokens = std::max(options.context + options.steps, options.prefill);
   const int64_t blocks = BlocksFor(largest, tokens);
-  const DType kv_dtype =
-      ParseDType(options.server.kv_cache_dtype).value_or(DType::kF32);
+  const DType kv_dtype = KvDType(options.server, *runtime->ops);
   ASSIGN_OR_RETURN(KvPool pool,
-                   KvPool::Create(runtime->model->config(), kv_dtype, blocks));
+                   KvPool::Create(runtime->model->config(), kv_dtype, blocks,
+                                  runtime->ops.get()));
   std::fprintf(stderr, "measuring the machine\n");
   const MachinePeaks peaks =
       MeasureMachinePeaks(*runtime->pool, runtime->clock);

@@ -547,8 +547,19 @@ void PrintJson(const LimitsBench& bench) {
   std::printf("%s\n", out.Dump(2).c_str());
 }
 
-absl::Status RunLimits(const LimitsOptions& options, int* exit_code) {
+// The figures are the CPU's.
+absl::Status ChooseCpu(ServerOptions* server) {
+  if (server->device != "auto" && server->device != "cpu") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--device ", server->device, ": these are limits of the CPU, use cpu"));
+  }
+  server->device = "cpu";
+  return absl::OkStatus();
+}
+
+absl::Status RunLimits(LimitsOptions options, int* exit_code) {
   RETURN_IF_ERROR(CheckOptions(options.server));
+  RETURN_IF_ERROR(ChooseCpu(&options.server));
   RETURN_IF_ERROR(ApplyLogFlags(options.server));
   LimitsBench bench(options);
   RETURN_IF_ERROR(bench.Run());

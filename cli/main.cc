@@ -10,6 +10,7 @@
 #include "cli/bench_engine.h"
 #include "cli/bench_limits.h"
 #include "cli/bench_serve.h"
+#include "cli/bench_train.h"
 #include "cli/demo.h"
 #include "cli/generate.h"
 #include "cli/merged.h"
@@ -17,6 +18,7 @@
 #include "cli/run.h"
 #include "cli/serve.h"
 #include "cli/tokenize.h"
+#include "cli/train.h"
 
 namespace {
 
@@ -52,11 +54,13 @@ int main(int argc, char** argv) {
   lorikeet::AddAdapterVerifyCommand(*adapter, &exit_code);
   lorikeet::AddAdapterMergeCommand(*adapter, &exit_code);
   lorikeet::AddTokenizeCommand(app, &exit_code);
+  lorikeet::AddTrainCommand(app, &exit_code);
   CLI::App* bench = app.add_subcommand("bench", "Measure what it costs");
   bench->require_subcommand(1);
   lorikeet::AddBenchServeCommand(*bench, &exit_code);
   lorikeet::AddBenchEngineCommand(*bench, &exit_code);
   lorikeet::AddBenchLimitsCommand(*bench, &exit_code);
+  lorikeet::AddBenchTrainCommand(*bench, &exit_code);
   lorikeet::AddDemoCommand(app, &exit_code);
   CLI11_PARSE(app, argc, argv);
   return exit_code;

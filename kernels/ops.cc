@@ -122,6 +122,22 @@ void Ops::Merge(const PackedWeight&, std::span<const MergeTerm>, const float*,
   CHECK(false && "a backend without NewWeight has no Merge");
 }
 
+absl::StatusOr<std::unique_ptr<Memory>> Ops::Allocate(int64_t size_bytes) {
+  return std::make_unique<HostMemory>(size_bytes);
+}
+
+void Ops::CopyIn(const void* host, void* memory, int64_t size_bytes, Stream&) {
+  if (size_bytes > 0) {
+    std::memcpy(memory, host, static_cast<size_t>(size_bytes));
+  }
+}
+
+void Ops::CopyOut(const void* memory, void* host, int64_t size_bytes, Stream&) {
+  if (size_bytes > 0) {
+    std::memcpy(host, memory, static_cast<size_t>(size_bytes));
+  }
+}
+
 std::unique_ptr<PackedWeight> Ops::RestoreWeight(int64_t, int64_t, DType,
                                                  absl::string_view) {
   return nullptr;

@@ -1,8 +1,11 @@
 // Ops is the contract of all operators of the forward pass: one paragraph per
 // operator, implemented by each backend (reference, cpu, later cuda).
 //
-// Activations x, y are f32 on the host backends. Weights carry their own
-// dtype. Operators enqueue on a stream and return void; a wrong shape is a
+// Activations x, y are f32. Tensors, norms, biases, cos, sin and the cache lie
+// in the backend's memory (see Allocate): for host backends anywhere. Tokens,
+// sequences, parameters, results and the vectors of a LoraSlot lie on the host;
+// a result is there after Stream::Sync. Weights carry their own dtype.
+// Operators enqueue on a stream and return void; a wrong shape is a
 // programmer's error (CHECK). Zero rows is a no-op. x and y must not alias
 // unless the paragraph says so.
 //
@@ -30,9 +33,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/token.h"
 #include "kernels/lora_batch.h"
+#include "kernels/memory.h"
 #include "kernels/packed_weight.h"
 #include "kernels/paged_kv.h"
 #include "kernels/sampling.h"
@@ -101,10 +107,30 @@ class Ops {
   virtual std::string Target() const = 0;
   virtual std::unique_ptr<Stream> NewStream() = 0;
 
+  // ---- memory --------------------------------------------------------------
+
+  // Whether the operators use the host's memory.
+  virtual bool is_on_host() const { return true; }
+  // Errors: RESOURCE_EXHAUSTED naming the bytes.
+  virtual absl::StatusOr<std::unique_ptr<Memory>> Allocate(int64_t size_bytes);
+  // Copies from the host; `host` may change as soon as the call returns.
+  virtual void CopyIn(const void* host, void* memory, int64_t size_bytes,
+                      Stream& stream);
+  // Copies to the host; `host` holds the bytes after Stream::Sync.
+  virtual void CopyOut(const void* memory, void* host, int64_t size_bytes,
+                       Stream& stream);
+  // Memory that Allocate can still give; 0 = unknown.
+  virtual int64_t free_bytes() const { return 0; }
+  // The first fault of the device, INTERNAL; nothing that it computed since is
+  // to be trusted. Stays until the end. Thread-safe.
+  virtual absl::Status status() const { return absl::OkStatus(); }
+
   // ---- packing -------------------------------------------------------------
 
   // Copies `w` [out_dim, in_dim] (any dtype) into the backend's layout as
   // `dtype`; narrowing rounds to nearest even, kI8 quantizes (block_int8.h).
+  // A backend with one dtype only rounds to that; REQUIRES: it has kI8. Null if
+  // the device has no memory for it.
   virtual std::unique_ptr<PackedWeight> PackWeight(ConstTensor w,
                                                    DType dtype) = 0;
   // Names the form of packed_bytes(); changes when it does. Empty: none.
@@ -116,6 +142,7 @@ class Ops {
                                                       DType dtype,
                                                       absl::string_view bytes);
   // Copies A [rank, in_dim] and B [out_dim, rank], each kept as its own dtype.
+  // Null if the device has no memory for them.
   virtual std::unique_ptr<PackedLora> PackLora(ConstTensor a,
                                                ConstTensor b) = 0;
 
@@ -254,9 +281,9 @@ class Ops {
 
   // RmsNorm, with the weights that the rows' adapters have for `id`. x may be
   // y. `heads` > 1: x and weights are those of [rows * heads, cols / heads].
-  void NormGroup(ConstTensor x, NormId id, const float* weight, float eps,
-                 const LoraBatch& lora, int64_t heads, Tensor y,
-                 Stream& stream);
+  virtual void NormGroup(ConstTensor x, NormId id, const float* weight,
+                         float eps, const LoraBatch& lora, int64_t heads,
+                         Tensor y, Stream& stream);
 };
 
 // Where v of (segment, term, row) begins for one linear: terms that adapt the

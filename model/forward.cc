@@ -15,6 +15,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "model/resident_vectors.h"
 #include "model/rope.h"
 
 namespace lorikeet {
@@ -23,17 +24,22 @@ namespace {
 // A matrix whose memory is kept from step to step and grows with need.
 class ScratchMatrix {
  public:
-  Tensor Resize(int64_t rows, int64_t cols) {
+  // Null data, and the error in *status, if there is no memory.
+  Tensor Resize(Ops& ops, int64_t rows, int64_t cols, absl::Status* status) {
     const int64_t needed = rows * cols * static_cast<int64_t>(sizeof(float));
-    if (needed > buffer_.size_bytes()) {
+    if (memory_ == nullptr || needed > memory_->size_bytes()) {
       // A little more, so that slowly growing batches settle.
-      buffer_ = Buffer(needed + needed / 4);
+      absl::StatusOr<std::unique_ptr<Memory>> memory =
+          ops.Allocate(needed + needed / 4);
+      status->Update(memory.status());
+      if (!memory.ok()) return Tensor::F32(nullptr, 0, cols);
+      memory_ = *std::move(memory);
     }
-    return Tensor::F32(buffer_.as<float>(), rows, cols);
+    return Tensor::F32(static_cast<float*>(memory_->data()), rows, cols);
   }
 
  private:
-  Buffer buffer_;
+  std::unique_ptr<Memory> memory_;
 };
 
 void CheckBatch(const ForwardBatch& batch, const ModelConfig& config,
@@ -61,17 +67,21 @@ void CheckBatch(const ForwardBatch& batch, const ModelConfig& config,
   }
 }
 
-LinearPart Part(const LayerWeights& weights, int64_t layer, Projection p) {
+LinearPart Part(const LayerWeights& weights,
+                const ResidentVectors::Layer& vectors, int64_t layer,
+                Projection p) {
   const size_t i = static_cast<size_t>(p);
   return {{static_cast<int32_t>(layer), p},
           weights.linears[i].get(),
-          weights.biases[i].empty() ? nullptr : weights.biases[i].data()};
+          vectors.biases[i]};
 }
 
-std::array<LinearPart, 3> Qkv(const LayerWeights& weights, int64_t layer) {
-  return {Part(weights, layer, Projection::kQ),
-          Part(weights, layer, Projection::kK),
-          Part(weights, layer, Projection::kV)};
+std::array<LinearPart, 3> Qkv(const LayerWeights& weights,
+                              const ResidentVectors::Layer& vectors,
+                              int64_t layer) {
+  return {Part(weights, vectors, layer, Projection::kQ),
+          Part(weights, vectors, layer, Projection::kK),
+          Part(weights, vectors, layer, Projection::kV)};
 }
 
 // Announces the weights that most rows read: those of adapters with their own,
@@ -92,17 +102,13 @@ void WillRead(Ops& ops, std::span<const LinearPart> parts,
   ops.WillRead(std::span(read).first(parts.size()));
 }
 
-const float* DataOrNull(const std::vector<float>& v) {
-  return v.empty() ? nullptr : v.data();
-}
-
-Epilogue ResidualRmsNorm(Tensor residual, NormId id,
-                         const std::vector<float>& weight, float eps) {
+Epilogue ResidualRmsNorm(Tensor residual, NormId id, const float* weight,
+                         float eps) {
   Epilogue epilogue;
   epilogue.kind = Epilogue::Kind::kResidualRmsNorm;
   epilogue.residual = residual;
   epilogue.norm_id = id;
-  epilogue.norm_weight = weight.data();
+  epilogue.norm_weight = weight;
   epilogue.eps = eps;
   return epilogue;
 }
@@ -135,7 +141,23 @@ LoraBatch LogitSegments(const LoraBatch& lora,
 struct Forward::Workspace {
   explicit Workspace(const ModelConfig& config) : rope(config) {}
 
+  // Writes the angles of the rows to cos and sin, wherever they lie.
+  void FillAngles(std::span<const SequenceRows> sequences, Tensor cos_out,
+                  Tensor sin_out, Ops& ops, Stream& stream) {
+    if (ops.is_on_host()) {
+      return rope.Fill(sequences, cos_out.f32(0), sin_out.f32(0));
+    }
+    const size_t count = static_cast<size_t>(cos_out.rows * cos_out.cols);
+    std::vector<float> cosines(count), sines(count);
+    rope.Fill(sequences, cosines.data(), sines.data());
+    const int64_t bytes = static_cast<int64_t>(count * sizeof(float));
+    ops.CopyIn(cosines.data(), cos_out.data, bytes, stream);
+    ops.CopyIn(sines.data(), sin_out.data, bytes, stream);
+  }
+
   RopeTable rope;
+  ResidentVectors vectors;
+  absl::Status vectors_status;
   ScratchMatrix residual, x;   // [rows, hidden]
   ScratchMatrix q, attention;  // [rows, q_dim]
   ScratchMatrix mlp;           // [rows, intermediate]
@@ -148,7 +170,11 @@ Forward::Forward(const Model& model, Ops& ops, KvPool& pool)
     : model_(model),
       ops_(ops),
       pool_(pool),
-      workspace_(std::make_unique<Workspace>(model.config())) {}
+      workspace_(std::make_unique<Workspace>(model.config())) {
+  absl::StatusOr<ResidentVectors> vectors = ResidentVectors::Create(model, ops);
+  workspace_->vectors_status = vectors.status();
+  if (vectors.ok()) workspace_->vectors = *std::move(vectors);
+}
 
 Forward::~Forward() = default;
 
@@ -162,7 +188,11 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
       static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
 
   Workspace& w = *workspace_;
-  const Tensor logits = w.logits.Resize(logit_rows, config.vocab_size);
+  status_ = w.vectors_status;
+  const auto resize = [&](ScratchMatrix& matrix, int64_t r, int64_t cols) {
+    return matrix.Resize(ops_, r, cols, &status_);
+  };
+  const Tensor logits = resize(w.logits, logit_rows, config.vocab_size);
   if (!batch.block_copies.empty()) {
     for (int64_t i = 0; i < config.num_layers; ++i) {
       ops_.KvCopy(pool_.layer(i), batch.block_copies, stream);
@@ -170,39 +200,42 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
   }
   if (rows == 0) return logits;
 
-  const Tensor residual = w.residual.Resize(rows, config.hidden_size);
-  const Tensor x = w.x.Resize(rows, config.hidden_size);
-  const Tensor q = w.q.Resize(rows, config.q_dim());
-  const Tensor attention = w.attention.Resize(rows, config.q_dim());
-  const Tensor mlp = w.mlp.Resize(rows, config.intermediate_size);
-  const Tensor cos = w.cos.Resize(rows, config.head_dim / 2);
-  const Tensor sin = w.sin.Resize(rows, config.head_dim / 2);
-  w.rope.Fill(batch.sequences, cos.f32(0), sin.f32(0));
+  const Tensor residual = resize(w.residual, rows, config.hidden_size);
+  const Tensor x = resize(w.x, rows, config.hidden_size);
+  const Tensor q = resize(w.q, rows, config.q_dim());
+  const Tensor attention = resize(w.attention, rows, config.q_dim());
+  const Tensor mlp = resize(w.mlp, rows, config.intermediate_size);
+  const Tensor cos = resize(w.cos, rows, config.head_dim / 2);
+  const Tensor sin = resize(w.sin, rows, config.head_dim / 2);
+  const Tensor last = resize(w.last, logit_rows, config.hidden_size);
+  if (!status_.ok()) return Tensor::F32(nullptr, 0, config.vocab_size);
+  w.FillAngles(batch.sequences, cos, sin, ops_, stream);
 
   ops_.EmbedGroup(model_.embedding(), batch.tokens, batch.lora, residual,
                   stream);
   ops_.NormGroup(residual, {0, NormId::Kind::kInput},
-                 model_.layer(0).input_norm.data(), eps, batch.lora,
-                 /*heads=*/1, x, stream);
+                 w.vectors.layer(0).input_norm, eps, batch.lora, /*heads=*/1, x,
+                 stream);
 
   const LinearPart lm_head{LinearId::LmHead(), &model_.lm_head()};
   for (int64_t i = 0; i < config.num_layers; ++i) {
     const LayerWeights& layer = model_.layer(i);
     const PagedKvView kv = pool_.layer(i);
     const int64_t window = config.sliding_window[static_cast<size_t>(i)];
+    const ResidentVectors::Layer& vectors = w.vectors.layer(i);
     const int32_t index = static_cast<int32_t>(i);
     const bool is_last = i + 1 == config.num_layers;
-    const std::vector<float>& next_norm =
-        is_last ? model_.final_norm() : model_.layer(i + 1).input_norm;
+    const float* const next_norm =
+        is_last ? w.vectors.final_norm() : w.vectors.layer(i + 1).input_norm;
     const NormId next_norm_id =
         is_last ? NormId::Final() : NormId{index + 1, NormId::Kind::kInput};
-    const auto part = [&](Projection p) { return Part(layer, i, p); };
+    const auto part = [&](Projection p) { return Part(layer, vectors, i, p); };
 
     RopeKvAppend rope;
     rope.cos = cos.f32(0);
     rope.sin = sin.f32(0);
-    rope.q_norm = DataOrNull(layer.q_norm);
-    rope.k_norm = DataOrNull(layer.k_norm);
+    rope.q_norm = vectors.q_norm;
+    rope.k_norm = vectors.k_norm;
     rope.q_norm_id = {index, NormId::Kind::kQ};
     rope.k_norm_id = {index, NormId::Kind::kK};
     rope.eps = eps;
@@ -211,7 +244,7 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     Epilogue rope_kv_append;
     rope_kv_append.kind = Epilogue::Kind::kRopeKvAppend;
     rope_kv_append.rope = &rope;
-    const std::array qkv = Qkv(layer, i);
+    const std::array qkv = Qkv(layer, vectors, i);
     const std::array o = {part(Projection::kO)};
     WillRead(ops_, o, batch.lora, rows);
     ops_.LinearGroup(x, qkv, batch.lora, rope_kv_append, q, stream);
@@ -224,7 +257,7 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     ops_.LinearGroup(
         attention, o, batch.lora,
         ResidualRmsNorm(residual, {index, NormId::Kind::kPostAttention},
-                        layer.post_norm, eps),
+                        vectors.post_norm, eps),
         x, stream);
 
     Epilogue silu_mul;
@@ -236,7 +269,8 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
     if (is_last) {
       WillRead(ops_, std::span(&lm_head, 1), batch.lora, rows);
     } else {
-      WillRead(ops_, Qkv(model_.layer(i + 1), i + 1), batch.lora, rows);
+      WillRead(ops_, Qkv(model_.layer(i + 1), w.vectors.layer(i + 1), i + 1),
+               batch.lora, rows);
     }
     ops_.LinearGroup(mlp, down, batch.lora,
                      ResidualRmsNorm(residual, next_norm_id, next_norm, eps), x,
@@ -244,7 +278,6 @@ Tensor Forward::Run(const ForwardBatch& batch, Stream& stream) {
   }
 
   if (logit_rows == 0) return logits;
-  const Tensor last = w.last.Resize(logit_rows, config.hidden_size);
   ops_.GatherRows(x, batch.logit_rows, last, stream);
   ops_.LinearGroup(last, std::span(&lm_head, 1),
                    LogitSegments(batch.lora, batch.logit_rows), Epilogue(),

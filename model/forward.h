@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "base/token.h"
 #include "kernels/ops.h"
 #include "model/kv_pool.h"
@@ -39,8 +40,12 @@ class Forward {
 
   // Returns raw logits [logit_rows.size(), vocab_size], f32, valid until the
   // next Run; the caller may overwrite them.
+  // If the device has no memory left, status() says so and there are no logits.
   // REQUIRES: every block of every sequence is allocated in the pool.
   Tensor Run(const ForwardBatch& batch, Stream& stream);
+  // Of the last Run. Errors: RESOURCE_EXHAUSTED, and as
+  // ResidentVectors::Create.
+  const absl::Status& status() const { return status_; }
 
  private:
   struct Workspace;
@@ -48,6 +53,7 @@ class Forward {
   Ops& ops_;
   KvPool& pool_;
   std::unique_ptr<Workspace> workspace_;
+  absl::Status status_;
 };
 
 }  // namespace lorikeet

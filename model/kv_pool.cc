@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status.h"
 #include "base/text.h"
 
 namespace lorikeet {
@@ -29,7 +30,7 @@ int64_t KvPool::BlockBytes(const ModelConfig& config, DType dtype) {
 }
 
 absl::StatusOr<KvPool> KvPool::Create(const ModelConfig& config, DType dtype,
-                                      int64_t num_blocks) {
+                                      int64_t num_blocks, Ops* ops) {
   CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
   CHECK(num_blocks >= 1);
   const int64_t block_bytes = BlockBytes(config, dtype);
@@ -44,6 +45,12 @@ absl::StatusOr<KvPool> KvPool::Create(const ModelConfig& config, DType dtype,
   pool.dtype_ = dtype;
   pool.num_blocks_ = num_blocks;
   pool.size_bytes_ = static_cast<size_t>(num_blocks * block_bytes);
+  if (ops != nullptr && !ops->is_on_host()) {
+    ASSIGN_OR_RETURN(pool.device_,
+                     ops->Allocate(static_cast<int64_t>(pool.size_bytes_)));
+    pool.memory_ = pool.device_->data();
+    return pool;
+  }
   void* memory = ::mmap(nullptr, pool.size_bytes_, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
@@ -61,10 +68,11 @@ KvPool::KvPool(KvPool&& other) noexcept
       dtype_(other.dtype_),
       num_blocks_(std::exchange(other.num_blocks_, 0)),
       memory_(std::exchange(other.memory_, nullptr)),
-      size_bytes_(std::exchange(other.size_bytes_, 0)) {}
+      size_bytes_(std::exchange(other.size_bytes_, 0)),
+      device_(std::move(other.device_)) {}
 
 KvPool::~KvPool() {
-  if (memory_ != nullptr) ::munmap(memory_, size_bytes_);
+  if (memory_ != nullptr && device_ == nullptr) ::munmap(memory_, size_bytes_);
 }
 
 PagedKvView KvPool::layer(int64_t i) const {

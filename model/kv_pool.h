@@ -7,9 +7,11 @@
 #define LORIKEET_MODEL_KV_POOL_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/ops.h"
 #include "kernels/paged_kv.h"
 #include "model/config.h"
 
@@ -21,9 +23,10 @@ inline constexpr int64_t kKvBlockSize = 32;
 class KvPool {
  public:
   // Reserves address space for `num_blocks` blocks (not memory: pages come
-  // with use). Errors: RESOURCE_EXHAUSTED naming the bytes.
+  // with use); if `ops` is not on the host, its memory.
+  // Errors: RESOURCE_EXHAUSTED naming the bytes.
   static absl::StatusOr<KvPool> Create(const ModelConfig& config, DType dtype,
-                                       int64_t num_blocks);
+                                       int64_t num_blocks, Ops* ops = nullptr);
   // Bytes of one block over all layers, K and V.
   static int64_t BlockBytes(const ModelConfig& config, DType dtype);
 
@@ -43,6 +46,7 @@ class KvPool {
   int64_t num_blocks_ = 0;
   void* memory_ = nullptr;
   size_t size_bytes_ = 0;
+  std::unique_ptr<Memory> device_;  // owns memory_ if not null
 };
 
 }  // namespace lorikeet

@@ -156,7 +156,7 @@ absl::StatusOr<std::unique_ptr<Model>> ModelLoader::Load() {
   ListTargets();
   if (options_.dummy_weights) {
     RETURN_IF_ERROR(CheckMemory());
-    LoadDummy();
+    RETURN_IF_ERROR(LoadDummy());
   } else {
     RETURN_IF_ERROR(LoadCheckpoint());
   }
@@ -394,6 +394,13 @@ absl::Status ModelLoader::LoadSources() {
       [this](const Target& target) { return LoadTarget(target); });
 }
 
+absl::Status ModelLoader::NoDeviceMemory(const Target& target) const {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("tensor ", Quote(target.name), " of ", target.size(),
+                   " elements does not fit into the device's memory, of which ",
+                   ops_.free_bytes(), " bytes are free"));
+}
+
 absl::Status ModelLoader::LoadTarget(const Target& target) const {
   const std::string& file = *target.source->file;
   Buffer storage;
@@ -412,7 +419,8 @@ absl::Status ModelLoader::LoadTarget(const Target& target) const {
       RETURN_IF_ERROR(Annotate(CheckRange(target.name, *tensor), file));
     }
     *target.matrix = ops_.PackWeight(*tensor, dtype);
-    return absl::OkStatus();
+    return *target.matrix == nullptr ? NoDeviceMemory(target)
+                                     : absl::OkStatus();
   }
   target.vector->resize(static_cast<size_t>(tensor->cols));
   for (int64_t i = 0; i < tensor->cols; ++i) {
@@ -421,7 +429,7 @@ absl::Status ModelLoader::LoadTarget(const Target& target) const {
   return absl::OkStatus();
 }
 
-void ModelLoader::LoadDummy() {
+absl::Status ModelLoader::LoadDummy() {
   int64_t largest = 0;
   DType dtype = DType::kBF16;
   for (const Target& target : targets_) {
@@ -439,9 +447,10 @@ void ModelLoader::LoadDummy() {
     }
     const uint64_t index = static_cast<uint64_t>(&target - targets_.data());
     *target.matrix = ops_.PackWeight(source.Matrix(target.shape, index), dtype);
-    return absl::OkStatus();
+    return *target.matrix == nullptr ? NoDeviceMemory(target)
+                                     : absl::OkStatus();
   });
-  CHECK(status.ok());
+  RETURN_IF_ERROR(status);
 
   Sha256 sha;
   sha.UpdateField(absl::StrCat("dummy ", options_.dummy_seed));
@@ -451,6 +460,7 @@ void ModelLoader::LoadDummy() {
     sha.UpdateField(BytesOfShape(target.shape));
   }
   model_->fingerprint_ = sha.Finish();
+  return absl::OkStatus();
 }
 
 absl::Status ModelLoader::ForEachTarget(

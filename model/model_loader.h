@@ -60,7 +60,8 @@ class ModelLoader {
   absl::Status LoadCached(WeightCache& cache);
   absl::Status LoadSources();
   void WriteCache(WeightCache& cache) const;
-  void LoadDummy();
+  absl::Status LoadDummy();
+  absl::Status NoDeviceMemory(const Target& target) const;
   absl::Status LoadTarget(const Target& target) const;
   absl::Status RestoreTarget(const Target& target,
                              const WeightCache& cache) const;

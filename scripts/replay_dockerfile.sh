@@ -165,8 +165,19 @@ run_in() {
     "${environment[@]}" "$@"
 }
 
+# What a stage hands on beside its root.
+readonly CONFIG=(environment workdir user entrypoint command healthcheck
+  listed_packages)
+
+save_config() {
+  [[ -z "$stage" ]] || declare -p "${CONFIG[@]}" |
+    sed 's/^declare -/declare -g -/; s/^declare -g --/declare -g/' \
+      >"$WORK/config.$stage"
+}
+
 do_from() {
   local image=$1 name=$3
+  save_config
   stage=$name
   rootfs=$WORK/stage.$name
   workdir=/ user=root entrypoint='' command='' healthcheck=''
@@ -174,11 +185,17 @@ do_from() {
   rm -rf --one-file-system "$rootfs"
   if [[ -n "${root_of[$image]:-}" ]]; then
     cp -a "${root_of[$image]}" "$rootfs"
+    # shellcheck disable=SC1090  # written above
+    source "$WORK/config.$image"
   else
     local suite=${image#debian:}
     make_base "${suite%-slim}"
     cp -a "$BASE" "$rootfs"
     cp /etc/resolv.conf /etc/hosts "$rootfs/etc/"
+    # A certificate authority of this system's own, for when pip asks.
+    mkdir -p "$rootfs/usr/local/share/ca-certificates"
+    cp -a /usr/local/share/ca-certificates/. \
+      "$rootfs/usr/local/share/ca-certificates/" 2>/dev/null || true
   fi
   root_of[$name]=$rootfs
 }
@@ -263,6 +280,14 @@ check_content() {
   libraries=$(run_in root ldd "$binary")
   if grep 'not found' <<<"$libraries"; then
     die "the image lacks libraries"
+  fi
+  local plugin
+  plugin=$(dirname "$binary")/liblorikeet_cuda.so
+  if [[ "$target" == cuda ]]; then
+    if run_in root ldd "$plugin" | grep 'not found'; then
+      die "the plug-in lacks libraries"
+    fi
+    say "the CUDA plug-in finds its libraries"
   fi
   # shellcheck disable=SC2016  # for dpkg-query
   extra=$(comm -13 <(chroot "$BASE" dpkg-query -W -f '${Package}\n' | sort) \

@@ -80,11 +80,19 @@ bool IsLoopback(const std::string& host) {
 
 }  // namespace
 
+std::vector<std::string> DeviceNames() {
+  std::vector<std::string> names = {"auto", "cpu", "cuda"};
+#if defined(LORIKEET_CUDA_ON_HOST)
+  names.push_back("cuda-on-host");  // the emulated device, in test builds
+#endif
+  return names;
+}
+
 void AddModelFlags(CLI::App& app, ServerOptions* o) {
   app.add_option("--model,model", o->model_dir,
                  "Directory of the base model (Hugging Face layout)");
   app.add_option("--device", o->device, "Where to compute")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->check(CLI::IsMember(DeviceNames()))
       ->capture_default_str();
   app.add_option("--dtype", o->dtype,
                  "Storage of the base weights; auto = as in the file; int8 = "
@@ -102,7 +110,7 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
       ->check(CLI::IsMember({"auto", "dummy"}))
       ->capture_default_str();
   app.add_option("--kv-cache-dtype", o->kv_cache_dtype,
-                 "Storage of K and V; auto = f32 on the CPU")
+                 "Storage of K and V; auto = f32 on the CPU, bf16 on CUDA")
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
   app.add_option("--adapter-dtype", o->adapter_dtype,
@@ -112,6 +120,9 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
   app.add_option("--threads", o->threads, "Compute threads; 0 = all cores")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_flag("--batch-invariant", o->batch_invariant,
+               "On CUDA: a row's bits do not depend on the batch, for slower "
+               "products; on the CPU they never do");
   app.add_flag("--pin-threads", o->pin_threads,
                "Keep each compute thread on a core of its own");
   app.add_flag("--huge-pages,!--no-huge-pages", o->huge_pages,

@@ -25,13 +25,14 @@ namespace lorikeet {
 struct ServerOptions {
   // Model and device: serve, run, bench engine.
   std::string model_dir;
-  std::string device = "auto";          // auto | cpu | cuda
+  std::string device = "auto";          // one of DeviceNames()
   std::string dtype = "auto";           // auto | bf16 | f16 | f32 | int8
   std::string compute_dtype = "f32";    // f32 | bf16
   std::string load_format = "auto";     // auto | dummy
   std::string kv_cache_dtype = "auto";  // auto | f32 | bf16
   std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16
   int threads = 0;                      // 0 = all cores
+  bool batch_invariant = false;         // of CUDA; the CPU always is
   bool pin_threads = false;
   bool huge_pages = true;
   int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow
@@ -64,6 +65,9 @@ struct ServerOptions {
   double slow_reader_timeout_seconds = 30;
   double verify_base_interval_seconds = 600;  // 0 = only when asked
 };
+
+// The values of --device.
+std::vector<std::string> DeviceNames();
 
 // Adds the flags of the first group to a subcommand, bound to `options`.
 void AddModelFlags(CLI::App& app, ServerOptions* options);

@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cuda_plugin.h"
 
 namespace lorikeet {
 namespace {
@@ -20,6 +21,8 @@ namespace {
 // Share of the free memory that the KV cache takes if nobody says otherwise:
 // other processes live here too, and pages are taken only when used.
 constexpr int64_t kKvShareOfFreeMemory = 4;
+// What a step's activations take at most of a device.
+constexpr int64_t kStepShareOfDevice = 10;
 constexpr int64_t kMinKvBytes = int64_t{64} << 20;
 
 int64_t FreeMemoryBytes() {
@@ -29,13 +32,8 @@ int64_t FreeMemoryBytes() {
 }
 
 // LORIKEET_SIMD chooses the instruction set, for tests and comparisons.
-absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,
-                                            ThreadPool& pool) {
-  if (options.device != "auto" && options.device != "cpu") {
-    return absl::UnimplementedError(
-        absl::StrCat("--device ", options.device,
-                     ": this build has no such backend, use cpu"));
-  }
+absl::StatusOr<std::unique_ptr<Ops>> CpuOpsOf(const ServerOptions& options,
+                                              ThreadPool& pool) {
   CpuOptions cpu;
   const char* simd = std::getenv("LORIKEET_SIMD");
   if (simd != nullptr) cpu.target = simd;
@@ -45,6 +43,39 @@ absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,
     return Annotate(ops.status(), "LORIKEET_SIMD");
   }
   return ops;
+}
+
+// The emulated device of the tests, in one of its builds.
+std::string CudaOnHostPath() {
+  const char* const build = std::getenv("LORIKEET_CUDA_ON_HOST_BUILD");
+  return BesideProgram(absl::StrCat("liblorikeet_cuda_on_host_",
+                                    build == nullptr ? "checked" : build,
+                                    ".so"));
+}
+
+absl::StatusOr<std::unique_ptr<Ops>> CudaOpsOf(const ServerOptions& options) {
+  if (options.dtype == "int8") {
+    return absl::InvalidArgumentError(
+        "--dtype int8: the CUDA backend has bf16 weights only, use --dtype "
+        "bf16 or --device cpu");
+  }
+  return LoadCudaOps(options.device == "cuda-on-host"
+                         ? CudaOnHostPath()
+                         : BesideProgram(kCudaPluginFile),
+                     {.batch_invariant = options.batch_invariant});
+}
+
+absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,
+                                            ThreadPool& pool) {
+  if (options.device == "cpu") return CpuOpsOf(options, pool);
+  absl::StatusOr<std::unique_ptr<Ops>> ops = CudaOpsOf(options);
+  if (ops.ok()) return ops;
+  if (options.device != "auto") {
+    return Annotate(ops.status(), absl::StrCat("--device ", options.device));
+  }
+  Log(LogLevel::kInfo, "no CUDA, using the CPU",
+      {{"why", std::string(ops.status().message())}});
+  return CpuOpsOf(options, pool);
 }
 
 // Of the bf16 dot products only bf16 weights have any use.
@@ -89,7 +120,13 @@ absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
   model_options.progress = ProgressLogger(r->clock);
   ASSIGN_OR_RETURN(
       r->model, Model::Load(r->fs, options.model_dir, *r->ops, model_options));
+  RETURN_IF_ERROR(r->ops->status());
   RETURN_IF_ERROR(CheckComputeDType(options, *r->model));
+  const std::string& stored = r->model->config().dtype;
+  if (!r->ops->is_on_host() && (stored == "float32" || stored == "float16")) {
+    Log(LogLevel::kWarning, "weights are rounded to bf16",
+        {{"dir", options.model_dir}, {"dtype", stored}});
+  }
   Log(LogLevel::kInfo, "base model loaded",
       {{"dir", options.model_dir},
        {"architecture", r->model->config().architecture},
@@ -127,10 +164,18 @@ AdapterStoreOptions StoreOptions(const ServerOptions& options) {
   return o;
 }
 
+// The host's memory is shared with other processes; a device is ours, but for
+// what the adapters may take and a step needs.
+int64_t FreeKvBytes(const ServerOptions& options, const Ops& ops) {
+  if (ops.is_on_host()) return FreeMemoryBytes() / kKvShareOfFreeMemory;
+  const int64_t left = ops.free_bytes() - options.adapter_device_bytes;
+  return left - left / kStepShareOfDevice;
+}
+
 // The engine resolves and checks the rest; only the machine is unknown to it.
-EngineOptions EngineOptionsOf(const ServerOptions& options) {
+EngineOptions EngineOptionsOf(const ServerOptions& options, const Ops& ops) {
   EngineOptions e;
-  e.kv_dtype = ParseDType(options.kv_cache_dtype).value_or(DType::kF32);
+  e.kv_dtype = KvDType(options, ops);
   e.max_model_len = options.max_model_len;
   e.max_num_seqs = options.max_num_seqs;
   e.max_num_batched_tokens =
@@ -140,10 +185,9 @@ EngineOptions EngineOptionsOf(const ServerOptions& options) {
   e.merge = ParseMergePolicy(options.merge).value_or(MergePolicy::kNever);
   e.max_merged = options.max_merged;
   e.slow_reader_timeout = absl::Seconds(options.slow_reader_timeout_seconds);
-  e.kv_cache_bytes =
-      options.kv_cache_bytes > 0
-          ? options.kv_cache_bytes
-          : std::max(kMinKvBytes, FreeMemoryBytes() / kKvShareOfFreeMemory);
+  e.kv_cache_bytes = options.kv_cache_bytes > 0
+                         ? options.kv_cache_bytes
+                         : std::max(kMinKvBytes, FreeKvBytes(options, ops));
   return e;
 }
 
@@ -161,6 +205,11 @@ void LogModelLength(const ServerOptions& options, const Runtime& r) {
 }
 
 }  // namespace
+
+DType KvDType(const ServerOptions& options, const Ops& ops) {
+  return ParseDType(options.kv_cache_dtype)
+      .value_or(ops.is_on_host() ? DType::kF32 : DType::kBF16);
+}
 
 std::optional<DType> ParseDType(absl::string_view text) {
   if (text == "f32") return DType::kF32;
@@ -188,9 +237,10 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   ASSIGN_OR_RETURN(r->adapters,
                    AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
                                       StoreOptions(options)));
-  ASSIGN_OR_RETURN(r->engine, Engine::Create(*r->model, r->tokenizer.get(),
-                                             *r->ops, *r->adapters, r->clock,
-                                             EngineOptionsOf(options)));
+  ASSIGN_OR_RETURN(
+      r->engine,
+      Engine::Create(*r->model, r->tokenizer.get(), *r->ops, *r->adapters,
+                     r->clock, EngineOptionsOf(options, *r->ops)));
   LogModelLength(options, *r);
   return r;
 }

@@ -44,8 +44,15 @@ class SignalWaiter {
     thread_.reset();
   }
 
-  // From now on the first signal is for Wait.
-  void Arm() { armed_ = true; }
+  // From now on the first signal is for Wait; so is the first time that
+  // `is_over`, which is asked from another thread, says yes.
+  void Arm(std::function<bool()> is_over) {
+    {
+      MutexLock lock(&mu_);
+      is_over_ = std::move(is_over);
+    }
+    armed_ = true;
+  }
   void Wait() {
     MutexLock lock(&mu_);
     while (!signalled_) changed_.Wait(&mu_);
@@ -61,11 +68,19 @@ class SignalWaiter {
       const timespec period = {0, kLookPeriodNs};
       const int signal_number = sigtimedwait(&set_, nullptr, &period);
       if (signal_number > 0) Take(signal_number);
+      if (armed_) LookIfOver();
       if (looks_left_ > 0 && --looks_left_ == 0) {
         Log(LogLevel::kError, "shutdown takes too long, giving up");
         std::_Exit(0);
       }
     }
+  }
+
+  void LookIfOver() {
+    MutexLock lock(&mu_);
+    if (signalled_ || !is_over_()) return;
+    signalled_ = true;
+    changed_.SignalAll();
   }
 
   void Take(int signal_number) {
@@ -83,6 +98,7 @@ class SignalWaiter {
   Mutex mu_;
   CondVar changed_;
   bool signalled_ ABSL_GUARDED_BY(mu_) = false;
+  std::function<bool()> is_over_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<BackgroundThread> thread_;
 };
 
@@ -92,15 +108,18 @@ absl::Status Serve(const ServerOptions& options) {
   RETURN_IF_ERROR(CheckOptions(options));
   SignalWaiter signals;
   ASSIGN_OR_RETURN(std::unique_ptr<Server> server, Server::Start(options));
-  signals.Arm();
+  signals.Arm([&server] { return !server->device_fault().ok(); });
   std::printf("ready grpc=%s\n", server->grpc_address().c_str());
   std::fflush(stdout);
   signals.Wait();
+  // A broken device ends the process: its supervisor starts another.
+  const absl::Status fault = server->device_fault();
   const absl::Duration timeout =
-      absl::Seconds(options.shutdown_timeout_seconds);
+      fault.ok() ? absl::Seconds(options.shutdown_timeout_seconds)
+                 : absl::ZeroDuration();
   signals.Limit(timeout + kShutdownMargin);
   server->Shutdown(timeout);
-  return absl::OkStatus();
+  return fault;
 }
 
 }  // namespace lorikeet

@@ -93,6 +93,8 @@ std::string Server::grpc_address() const {
   return AddressOf(options_.host, grpc_->port());
 }
 
+absl::Status Server::device_fault() const { return runtime_->ops->status(); }
+
 void Server::Shutdown(absl::Duration timeout) {
   Log(LogLevel::kInfo, "draining",
       {{"timeout", absl::FormatDuration(timeout)}});

@@ -42,6 +42,10 @@ class Server {
   Runtime& runtime() { return *runtime_; }
   const ModelInfo& model() const { return model_; }
 
+  // The fault that broke the device, INTERNAL; nothing can be served after it.
+  // Thread-safe.
+  absl::Status device_fault() const;
+
   // Not ready any more, refuses new requests, lets running ones finish within
   // `timeout`, ends the rest with finish reason "abort", stops listening.
   void Shutdown(absl::Duration timeout);

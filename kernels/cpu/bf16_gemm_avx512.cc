@@ -65,12 +65,13 @@ HWY_INLINE void Tile(const Bf16GemmArgs& args, int64_t row, int64_t panel) {
   __m512i weight[kVectors];
   const int64_t pairs = args.k / 2;
   for (int64_t pair = 0; pair < pairs; ++pair) {
-    const int64_t ahead = PrefetchOffset<kPanels>(pair * 128, panel_bytes);
+    const int64_t ahead =
+        PrefetchOffset<kRows, kPanels>(pair * 128, panel_bytes);
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
       const char* part = w + v / 2 * panel_bytes + v % 2 * 64;
       const char* from = part + pair * 128;
-      PrefetchWeights<kRows>(part + ahead);
+      PrefetchWeights(part + ahead);
       weight[v] = _mm512_load_si512(from);
     }
     AddPair(x + pair * 2, args.x_stride, weight, sum);

@@ -1,40 +1,30 @@
 #include "kernels/cpu/cpu_ops.h"
 
-#include <mutex>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/text.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/avx512_gemm.h"
 #include "kernels/cpu/operators.h"
+#include "kernels/cpu/target.h"
 
 namespace lorikeet {
 namespace cpu {
 namespace {
 
-// Highway's choice of a target is one per process; it is changed only here, to
-// read a table of another target.
-std::mutex& TargetMutex() {
-  static std::mutex& mutex = *new std::mutex;
-  return mutex;
-}
-
 KernelTable TableOf(int64_t target) {
-  const std::lock_guard<std::mutex> lock(TargetMutex());
-  hwy::SetSupportedTargetsForTest(target);
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
   KernelTable table{};
-  FillGemm(table);
-  FillInt8Gemm(table);
-  FillLora(table);
-  FillMerge(table);
-  FillAttention(table);
-  FillRmsNorm(table);
-  FillRope(table);
-  FillElementwise(table);
-  FillSample(table);
-  hwy::SetSupportedTargetsForTest(0);
+  WithTarget(target, [&table] {
+    FillGemm(table);
+    FillInt8Gemm(table);
+    FillLora(table);
+    FillMerge(table);
+    FillAttention(table);
+    FillRmsNorm(table);
+    FillRope(table);
+    FillElementwise(table);
+    FillSample(table);
+  });
   // Not targets of their own: the first gives the same bits, the second is used
   // on request only.
   if (target == HWY_AVX3 && HasAvx512Vnni()) table.int8_gemm = Int8GemmAvx512;
@@ -60,7 +50,7 @@ CpuOps::CpuOps(ThreadPool& pool, std::string target, const KernelTable& kernels,
       rounds_input_(options.compute_dtype == DType::kBF16),
       tiles_(static_cast<size_t>(pool.num_threads())),
       rows_(static_cast<size_t>(pool.num_threads())),
-      indices_(static_cast<size_t>(pool.num_threads())) {}
+      scans_(static_cast<size_t>(pool.num_threads())) {}
 
 std::unique_ptr<Stream> CpuOps::NewStream() {
   return std::make_unique<HostStream>();

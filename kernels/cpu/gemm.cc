@@ -26,9 +26,10 @@ namespace lorikeet::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-// 32 vector registers: 12 rows of 2 vectors leave room for weights; with 16
-// registers 6 rows of 2 vectors.
-constexpr int kMaxRows = kLanes == 16 ? 12 : 6;
+// 32 vector registers: 12 rows of 2 vectors leave room for weights. With 16
+// registers it is 5 rows: 6 would fit, but GCC keeps both columns of a pair of
+// bf16 weights and spills two sums, each then a chain through memory.
+constexpr int kMaxRows = kLanes == 16 ? 12 : 5;
 
 // Adds kRows rows of x at column k, times the weights of that column.
 template <int kRows, int kVectors>
@@ -69,13 +70,16 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
   FloatVec weight[kVectors];
   const int64_t steps = args.k / kColumns;
   for (int64_t step = 0; step < steps; ++step) {
-    const int64_t ahead = PrefetchOffset<kPanels>(step * kStep, panel_bytes);
+    const int64_t ahead =
+        PrefetchOffset<kRows, kPanels>(step * kStep, panel_bytes);
     HWY_UNROLL(2)
     for (int column = 0; column < kColumns; ++column) {
       HWY_UNROLL(4)
       for (int p = 0; p < kPanels; ++p) {
         const char* group = w + p * panel_bytes + step * kStep;
-        PrefetchWeights<kRows>(w + p * panel_bytes + ahead + column * 64);
+        if (kRows < kMaxRows) {
+          PrefetchWeights(w + p * panel_bytes + ahead + column * 64);
+        }
         HWY_UNROLL(4)
         for (int v = 0; v < kWidth; ++v) {
           weight[p * kWidth + v] =

@@ -98,7 +98,7 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel,
     const int8_t* q = x.q + (row * x.blocks + b) * kInt8Block;
     for (int64_t quad = 0; quad < 8; ++quad) {
       const char* from = w + kGroup * 2 + (quad * kGroup + first * kWidth) * 4;
-      PrefetchWeights<kRows>(from + 2048);
+      PrefetchWeights(from + 2048);
       __m256i in[kRows];
       HWY_UNROLL(2)
       for (int r = 0; r < kRows; ++r) {

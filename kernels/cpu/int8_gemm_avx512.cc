@@ -57,7 +57,7 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
   for (int64_t b = 0; b < blocks; ++b, w += kInt8PanelBlockBytes) {
     const char* const ahead =
         panel_begin +
-        PrefetchOffset<kPanels>(b * kInt8PanelBlockBytes, panel_bytes);
+        PrefetchOffset<kRows, kPanels>(b * kInt8PanelBlockBytes, panel_bytes);
     __m512i acc[kRows][kVectors];
     HWY_UNROLL(6)
     for (int r = 0; r < kRows; ++r) {
@@ -74,7 +74,7 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
       for (int v = 0; v < kVectors; ++v) {
         const int64_t from = v / 2 * panel_bytes + kGroup * 2 +
                              (quad * kGroup + v % 2 * kLanes) * 4;
-        PrefetchWeights<kRows>(ahead + from);
+        PrefetchWeights(ahead + from);
         weight[v] = _mm512_loadu_si512(w + from);
       }
       HWY_UNROLL(6)
@@ -90,7 +90,7 @@ HWY_INLINE void Tile(const Int8GemmArgs& args, int64_t row, int64_t panel) {
     HWY_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
       const int64_t from = v / 2 * panel_bytes + v % 2 * kLanes * 2;
-      if (v % 2 == 0) PrefetchWeights<kRows>(ahead + from);
+      if (v % 2 == 0) PrefetchWeights(ahead + from);
       const __m512 scale = _mm512_cvtph_ps(
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w + from)));
       HWY_UNROLL(6)

@@ -152,9 +152,12 @@ struct KernelTable {
   void (*scale)(const float* gain, const float* bias, int64_t n, float* y);
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
 
-  // Largest value and its lowest index; NaN counts as -infinity.
+  // Largest value; NaN counts as -infinity, and no value as that.
+  float (*largest)(const float* x, int64_t n);
+  // The same and its lowest index.
   void (*arg_max)(const float* x, int64_t n, float* best, int64_t* index);
-  // y[i] = exp((x[i] - offset) * scale); y may be x. Returns the sum.
+  // y[i] = exp((x[i] - offset) * scale); y may be x, or null: the sum alone.
+  // Returns the sum.
   double (*exp_sum)(const float* x, float offset, float scale, int64_t n,
                     float* y);
   // Indices of x[i] >= threshold, ascending, at most n. Returns their number.

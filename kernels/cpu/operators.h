@@ -14,6 +14,7 @@
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/cpu/scratch.h"
+#include "kernels/cpu/vocab_scan.h"
 #include "kernels/ops.h"
 
 namespace lorikeet::cpu {
@@ -203,10 +204,10 @@ class CpuOps final : public Ops {
 
   void SampleRow(float* logits, int64_t vocab, const SamplingRow& params,
                  SampledRow& out, int worker);
-  Token Draw(float* logits, int64_t vocab, const SamplingRow& params,
-             float best, int64_t best_index, int worker);
+  Token Draw(const float* logits, int64_t vocab, const SamplingRow& params,
+             int worker);
   void FillLogprobs(const float* logits, int64_t vocab, Token token,
-                    int32_t num_logprobs, SampledRow& out);
+                    int32_t num_logprobs, SampledRow& out, int worker);
 
   ThreadPool& pool_;
   const std::string target_;
@@ -216,9 +217,9 @@ class CpuOps final : public Ops {
   const bool rounds_input_;  // compute dtype bf16
 
   // Kept between calls so that their memory is.
-  std::vector<Scratch> tiles_;                 // per worker
-  std::vector<Scratch> rows_;                  // per worker
-  std::vector<std::vector<int32_t>> indices_;  // per worker
+  std::vector<Scratch> tiles_;    // per worker
+  std::vector<Scratch> rows_;     // per worker
+  std::vector<VocabScan> scans_;  // per worker
   GroupInput input_;
   Scratch spread_;                           // x of a group
   Scratch rounded_;                          // x in bf16

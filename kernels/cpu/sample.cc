@@ -1,9 +1,9 @@
-// One token per row of logits.
+// One token per row of logits, which are read once (VocabScan).
 //
-// Greedy reads the row once. Otherwise weights exp((x - max) / T) replace the
-// logits; only tokens that a cut could keep are ordered: those above a small
-// threshold, if they turn out to hold enough mass (and number) for the cut to
-// fall among them, else all. The draw walks kept tokens by ascending id.
+// Only tokens that a cut could keep are ordered. Top-k takes them from the
+// blocks with the best tokens; top-p from those above a small weight, if they
+// turn out to hold enough mass for the cut to fall among them, else from all.
+// The draw walks kept tokens by ascending id.
 
 #include <algorithm>
 #include <cmath>
@@ -27,34 +27,36 @@ namespace lorikeet::cpu {
 namespace HWY_NAMESPACE {
 namespace {
 
-// First the largest value of all lanes, then its first index.
-void ArgMax(const float* x, int64_t n, float* best, int64_t* index) {
+float Largest(const float* x, int64_t n) {
   const FloatTag d;
-  const FloatVec lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  FloatVec a = hn::Set(d, -std::numeric_limits<float>::infinity());
+  FloatVec b = a;
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const FloatVec next_a = hn::LoadU(d, x + i);
+    const FloatVec next_b = hn::LoadU(d, x + i + kLanes);
+    a = hn::IfThenElse(hn::Gt(next_a, a), next_a, a);
+    b = hn::IfThenElse(hn::Gt(next_b, b), next_b, b);
+  }
+  float largest = hn::GetLane(hn::MaxOfLanes(d, hn::Max(a, b)));
+  for (; i < n; ++i) {
+    if (x[i] > largest) largest = x[i];
+  }
+  return largest;
+}
+
+// First the largest value of a block, then its first index.
+void ArgMax(const float* x, int64_t n, float* best, int64_t* index) {
   // Blocks, so that the second look reads from L1.
   constexpr int64_t kBlock = 1024;
   *best = -std::numeric_limits<float>::infinity();
   *index = 0;
   for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t end = std::min(n, begin + kBlock);
-    FloatVec largest = lowest;
-    FloatVec largest2 = lowest;
-    int64_t i = begin;
-    for (; i + 2 * kLanes <= end; i += 2 * kLanes) {
-      const FloatVec a = hn::LoadU(d, x + i);
-      const FloatVec b = hn::LoadU(d, x + i + kLanes);
-      largest = hn::IfThenElse(hn::Gt(a, largest), a, largest);
-      largest2 = hn::IfThenElse(hn::Gt(b, largest2), b, largest2);
-    }
-    float block = hn::GetLane(hn::MaxOfLanes(d, hn::Max(largest, largest2)));
-    for (; i < end; ++i) {
-      if (x[i] > block) block = x[i];
-    }
+    const float block = Largest(x + begin, std::min(kBlock, n - begin));
     if (!(block > *best)) continue;
     *best = block;
-    i = begin;
-    while (x[i] != block) ++i;
-    *index = i;
+    *index = begin;
+    while (x[*index] != block) ++*index;
   }
 }
 
@@ -109,6 +111,7 @@ int64_t FindAtLeast(const float* x, int64_t n, float threshold,
 }  // namespace
 
 void FillSampleOfTarget(KernelTable* table) {
+  table->largest = Largest;
   table->arg_max = ArgMax;
   table->exp_sum = ExpSum;
   table->find_at_least = FindAtLeast;
@@ -162,61 +165,102 @@ void ApplyEdits(const SamplingRow& p, float* logits, int64_t vocab) {
   }
 }
 
-// Orders ids best first until the cuts of top-k and top-p are found. `ids`
-// holds candidates of weights [vocab]; all others are worse. Returns the number
-// kept at the front of ids (any order), or -1 if the cut may lie beyond the
-// candidates.
-int64_t CutCandidates(const SamplingRow& p, const float* weights, double total,
-                      bool all, std::vector<int32_t>& ids) {
-  const auto better = [weights](int32_t a, int32_t b) {
-    return weights[a] != weights[b] ? weights[a] > weights[b] : a < b;
-  };
-  size_t count = ids.size();
-  const size_t k = static_cast<size_t>(p.top_k);
-  if (k > 0) {
-    if (k > count && !all) return -1;
-    count = std::min(count, k);
-    if (count < ids.size()) {
-      std::nth_element(ids.begin(), ids.begin() + static_cast<int64_t>(count),
-                       ids.end(), better);
-    }
-    // By id, so that the sum does not depend on how nth_element left them.
-    std::sort(ids.begin(), ids.begin() + static_cast<int64_t>(count));
-    total = 0;
-    for (size_t i = 0; i < count; ++i) total += weights[ids[i]];
+bool HasEdits(const SamplingRow& p) {
+  return !p.logit_bias.empty() || HasPenalty(p) || !p.banned.empty() ||
+         !p.allowed_bits.empty();
+}
+
+// The VocabScan margin of the cuts; top-k collects its candidates afterwards.
+float MarginOf(const SamplingRow& p) {
+  if (!HasCut(p) || p.top_k > 0) return -1;
+  const float least = p.top_p >= 1 ? p.min_p : kSeldom;
+  return -std::log(std::max(least, std::numeric_limits<float>::min()));
+}
+
+using Candidates = std::vector<VocabScan::Candidate>;
+
+double WeightOf(const Candidates& candidates) {
+  double sum = 0;
+  for (const VocabScan::Candidate& c : candidates) {
+    sum += static_cast<double>(c.weight);
   }
-  if (p.top_p >= 1) return static_cast<int64_t>(count);
-  const double wanted = static_cast<double>(p.top_p) * total;
+  return sum;
+}
+
+bool Better(const VocabScan::Candidate& a, const VocabScan::Candidate& b) {
+  return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+}
+
+void SortById(Candidates& candidates) {
+  std::sort(candidates.begin(), candidates.end(),
+            [](const auto& a, const auto& b) { return a.id < b.id; });
+}
+
+void CutTopK(int64_t k, Candidates& candidates) {
+  if (k >= static_cast<int64_t>(candidates.size())) return;
+  std::nth_element(candidates.begin(), candidates.begin() + k, candidates.end(),
+                   Better);
+  candidates.resize(static_cast<size_t>(k));
+  // So that sums do not depend on how nth_element left them.
+  SortById(candidates);
+}
+
+// Keeps the best candidates that together weigh top_p * total. False if all do
+// not.
+bool CutTopP(float top_p, double total, Candidates& candidates) {
+  const double wanted = static_cast<double>(top_p) * total;
   // Sorted in steps: the cut is often among the first few.
   double mass = 0;
   size_t sorted = 0;
-  for (size_t step = 64; sorted < count; step *= 4) {
-    const size_t end = std::min(count, sorted + step);
-    const auto first = ids.begin() + static_cast<int64_t>(sorted);
-    const auto middle = ids.begin() + static_cast<int64_t>(end);
-    std::partial_sort(first, middle, ids.begin() + static_cast<int64_t>(count),
-                      better);
+  for (size_t step = 64; sorted < candidates.size(); step *= 4) {
+    const size_t end = std::min(candidates.size(), sorted + step);
+    const auto at = [&](size_t i) {
+      return candidates.begin() + static_cast<int64_t>(i);
+    };
+    std::partial_sort(at(sorted), at(end), candidates.end(), Better);
     for (; sorted < end; ++sorted) {
-      mass += weights[ids[sorted]];
-      if (mass >= wanted) return static_cast<int64_t>(sorted) + 1;
+      mass += static_cast<double>(candidates[sorted].weight);
+      if (mass < wanted) continue;
+      candidates.resize(sorted + 1);
+      return true;
     }
   }
-  return all || k > 0 ? static_cast<int64_t>(count) : -1;
+  return false;
 }
 
-// Draws among ids (ascending), or among all tokens if ids is null.
-Token DrawAmong(const float* weights, const int32_t* ids, int64_t count,
-                double target) {
+// `candidates` by ascending id, not empty.
+Token DrawAmong(const Candidates& candidates, double uniform) {
+  const double target = uniform * WeightOf(candidates);
   double mass = 0;
-  Token last = ids == nullptr ? 0 : ids[0];
-  for (int64_t i = 0; i < count; ++i) {
-    const Token id = ids == nullptr ? static_cast<Token>(i) : ids[i];
-    if (!(weights[id] > 0)) continue;
-    mass += weights[id];
-    last = id;
+  Token last = candidates.front().id;
+  for (const VocabScan::Candidate& c : candidates) {
+    if (!(c.weight > 0)) continue;
+    mass += static_cast<double>(c.weight);
+    last = c.id;
     if (mass > target) break;
   }
   return last;
+}
+
+Token DrawWithCuts(const SamplingRow& params, int64_t vocab, double uniform,
+                   VocabScan& scan) {
+  Candidates& candidates = scan.candidates();
+  if (params.top_k > 0) {
+    scan.CollectBest(params.top_k);
+    CutTopK(params.top_k, candidates);
+  }
+  if (params.top_p < 1) {
+    const double total = params.top_k > 0 ? WeightOf(candidates) : scan.total();
+    if (!CutTopP(params.top_p, total, candidates) && params.top_k == 0) {
+      scan.CollectBest(vocab);
+      CutTopP(params.top_p, total, candidates);
+    }
+  }
+  std::erase_if(candidates,
+                [&](const auto& c) { return c.weight < params.min_p; });
+  if (candidates.empty()) return static_cast<Token>(scan.best_index());
+  SortById(candidates);
+  return DrawAmong(candidates, uniform);
 }
 
 }  // namespace
@@ -227,98 +271,54 @@ void FillSample(KernelTable& table) {
   HWY_DYNAMIC_DISPATCH(FillSampleOfTarget)(&table);
 }
 
-Token CpuOps::Draw(float* logits, int64_t vocab, const SamplingRow& params,
-                   float best, int64_t best_index, int worker) {
-  const Token greedy = static_cast<Token>(best_index);
-  if (params.temperature == 0 || !std::isfinite(best)) return greedy;
+Token CpuOps::Draw(const float* logits, int64_t vocab,
+                   const SamplingRow& params, int worker) {
+  if (params.temperature == 0) {
+    float best;
+    int64_t index;
+    kernels_.arg_max(logits, vocab, &best, &index);
+    return static_cast<Token>(index);
+  }
+  VocabScan& scan = scans_[static_cast<size_t>(worker)];
+  // Not infinite: 0 * infinity would be NaN.
+  const float scale =
+      std::min(1 / params.temperature, std::numeric_limits<float>::max());
+  scan.Run(kernels_, logits, vocab, scale, MarginOf(params));
+  if (!std::isfinite(scan.best())) return static_cast<Token>(scan.best_index());
   const double uniform =
       PhiloxUniform(params.seed, params.candidate, params.output_position);
-  const double total =
-      kernels_.exp_sum(logits, best, 1 / params.temperature, vocab, logits);
-  const float* weights = logits;
-  if (!HasCut(params)) {
-    // The same order as the walk, so that the target is within reach.
-    double sum = 0;
-    for (int64_t i = 0; i < vocab; ++i) {
-      if (weights[i] > 0) sum += weights[i];
-    }
-    return DrawAmong(weights, nullptr, vocab, uniform * sum);
-  }
-  std::vector<int32_t>& ids = indices_[static_cast<size_t>(worker)];
-  const auto find = [&](float threshold) {
-    ids.resize(static_cast<size_t>(vocab));
-    ids.resize(static_cast<size_t>(
-        kernels_.find_at_least(weights, vocab, threshold, ids.data())));
-  };
-  int64_t kept;
-  if (params.top_k == 0 && params.top_p >= 1) {
-    find(params.min_p);
-    kept = static_cast<int64_t>(ids.size());
-  } else {
-    find(kSeldom);
-    kept = CutCandidates(params, weights, total, /*all=*/false, ids);
-    if (kept < 0) {
-      find(0);
-      kept = CutCandidates(params, weights, total, /*all=*/true, ids);
-    }
-  }
-  if (kept == 0) return greedy;
-  ids.resize(static_cast<size_t>(kept));
-  if (params.min_p > 0) {
-    std::erase_if(ids, [&](int32_t id) { return weights[id] < params.min_p; });
-    if (ids.empty()) return greedy;
-  }
-  std::sort(ids.begin(), ids.end());
-  double sum = 0;
-  for (const int32_t id : ids) sum += weights[id];
-  return DrawAmong(weights, ids.data(), static_cast<int64_t>(ids.size()),
-                   uniform * sum);
+  return HasCut(params) ? DrawWithCuts(params, vocab, uniform, scan)
+                        : scan.DrawAmongAll(uniform);
 }
 
 void CpuOps::FillLogprobs(const float* logits, int64_t vocab, Token token,
-                          int32_t num_logprobs, SampledRow& out) {
-  float best;
-  int64_t index;
-  kernels_.arg_max(logits, vocab, &best, &index);
+                          int32_t num_logprobs, SampledRow& out, int worker) {
+  VocabScan& scan = scans_[static_cast<size_t>(worker)];
+  scan.Run(kernels_, logits, vocab, /*scale=*/1, /*margin=*/-1);
   const double total =
-      best + std::log(kernels_.exp_sum(logits, best, 1, vocab, nullptr));
-  out.logprob = static_cast<float>(logits[token] - total);
-  out.top.clear();
-  const size_t count =
-      static_cast<size_t>(std::clamp<int64_t>(num_logprobs, 0, vocab));
-  if (count == 0) return;
-  // Best first; a newcomer goes behind its equals, which have lower ids.
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (out.top.size() == count && !(logits[i] > out.top.back().second)) {
-      continue;
-    }
-    if (std::isnan(logits[i])) continue;
-    if (out.top.size() == count) out.top.pop_back();
-    auto at = out.top.end();
-    while (at != out.top.begin() && (at - 1)->second < logits[i]) --at;
-    out.top.insert(at, {static_cast<Token>(i), logits[i]});
+      static_cast<double>(scan.best()) + std::log(scan.total());
+  out.logprob = static_cast<float>(static_cast<double>(logits[token]) - total);
+  scan.FindLargest(num_logprobs, &out.top);
+  for (auto& [id, value] : out.top) {
+    value = static_cast<float>(static_cast<double>(value) - total);
   }
-  for (auto& [id, value] : out.top) value = static_cast<float>(value - total);
 }
 
 void CpuOps::SampleRow(float* logits, int64_t vocab, const SamplingRow& params,
                        SampledRow& out, int worker) {
   out.logprob = 0;
   out.top.clear();
+  const bool has_edits = HasEdits(params);
   const float* raw = logits;
-  if (params.num_logprobs >= 0) {
-    // The edits below and the weights overwrite the logits.
+  if (params.num_logprobs >= 0 && has_edits) {
     float* copy = rows_[static_cast<size_t>(worker)].Get<float>(vocab);
     std::copy_n(logits, vocab, copy);
     raw = copy;
   }
-  ApplyEdits(params, logits, vocab);
-  float best;
-  int64_t index;
-  kernels_.arg_max(logits, vocab, &best, &index);
-  out.token = Draw(logits, vocab, params, best, index, worker);
+  if (has_edits) ApplyEdits(params, logits, vocab);
+  out.token = Draw(logits, vocab, params, worker);
   if (params.num_logprobs >= 0) {
-    FillLogprobs(raw, vocab, out.token, params.num_logprobs, out);
+    FillLogprobs(raw, vocab, out.token, params.num_logprobs, out, worker);
   }
 }
 
@@ -340,15 +340,16 @@ void CpuOps::Logprobs(ConstTensor logits, std::span<const Token> targets,
                       Stream&) {
   CHECK_EQ(static_cast<size_t>(logits.rows), targets.size());
   CHECK_EQ(targets.size(), out.size());
-  ForRows(logits.rows, logits.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const size_t row = static_cast<size_t>(i);
-      CHECK(targets[row] >= 0 && targets[row] < logits.cols);
-      out[row].token = targets[row];
-      FillLogprobs(logits.f32(i), logits.cols, targets[row], num_logprobs,
-                   out[row]);
-    }
-  });
+  pool_.ParallelFor(logits.rows, 1,
+                    [&](int64_t begin, int64_t end, int worker) {
+                      for (int64_t i = begin; i < end; ++i) {
+                        const size_t row = static_cast<size_t>(i);
+                        CHECK(targets[row] >= 0 && targets[row] < logits.cols);
+                        out[row].token = targets[row];
+                        FillLogprobs(logits.f32(i), logits.cols, targets[row],
+                                     num_logprobs, out[row], worker);
+                      }
+                    });
 }
 
 }  // namespace lorikeet::cpu

@@ -118,9 +118,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
   facts.ops = &ops;
   facts.num_blocks = resolved.kv_cache_bytes /
                      KvPool::BlockBytes(model.config(), resolved.kv_dtype);
-  ASSIGN_OR_RETURN(
-      KvPool pool,
-      KvPool::Create(model.config(), resolved.kv_dtype, facts.num_blocks));
+  ASSIGN_OR_RETURN(KvPool pool,
+                   KvPool::Create(model.config(), resolved.kv_dtype,
+                                  facts.num_blocks, &ops));
   return std::make_unique<EngineImpl>(
       std::make_unique<LocalRunner>(model, ops, std::move(pool)), facts,
       tokenizer, adapters, clock, resolved);

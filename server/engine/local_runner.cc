@@ -23,15 +23,28 @@ StepTicket LocalRunner::Submit(const StepInput& input) {
   batch.logit_rows = input.logit_rows;
   const Tensor logits = forward_.Run(batch, *stream_);
   result_ = StepResult();
-  ReadLogits(input, logits);
-  Sample(input, logits);  // Last: it may overwrite them.
-  result_.status = stream_->Sync();
+  result_.status = forward_.status();
+  if (result_.status.ok()) ReadLogits(input, logits);
+  if (result_.status.ok()) Sample(input, logits);  // last: may overwrite them
+  result_.status.Update(stream_->Sync());
   return StepTicket{++last_ticket_};
 }
 
 StepResult LocalRunner::Wait(StepTicket ticket) {
   CHECK_EQ(ticket.number, last_ticket_);
   return std::move(result_);
+}
+
+Tensor LocalRunner::Scratch(std::unique_ptr<Memory>* memory, int64_t rows,
+                            int64_t cols) {
+  const int64_t needed = rows * cols * static_cast<int64_t>(sizeof(float));
+  if (*memory == nullptr || (*memory)->size_bytes() < needed) {
+    absl::StatusOr<std::unique_ptr<Memory>> fresh = ops_.Allocate(needed);
+    result_.status.Update(fresh.status());
+    if (!fresh.ok()) return Tensor::F32(nullptr, 0, cols);
+    *memory = *std::move(fresh);
+  }
+  return Tensor::F32(static_cast<float*>((*memory)->data()), rows, cols);
 }
 
 void LocalRunner::ReadLogits(const StepInput& input, Tensor logits) {
@@ -50,10 +63,12 @@ void LocalRunner::ReadLogits(const StepInput& input, Tensor logits) {
   if (input.copies.empty()) return;
   const int64_t vocab = logits.cols;
   result_.copies.resize(input.copies.size() * static_cast<size_t>(vocab));
-  ops_.GatherRows(logits, input.copies,
-                  Tensor::F32(result_.copies.data(),
-                              static_cast<int64_t>(input.copies.size()), vocab),
-                  *stream_);
+  const int64_t rows = static_cast<int64_t>(input.copies.size());
+  const Tensor copied = Scratch(&copied_, rows, vocab);
+  if (copied.rows == 0) return;
+  ops_.GatherRows(logits, input.copies, copied, *stream_);
+  ops_.CopyOut(copied.data, result_.copies.data(),
+               rows * vocab * static_cast<int64_t>(sizeof(float)), *stream_);
 }
 
 void LocalRunner::Sample(const StepInput& input, Tensor logits) {
@@ -66,10 +81,8 @@ void LocalRunner::Sample(const StepInput& input, Tensor logits) {
       [i = 0](int32_t index, int32_t) mutable { return index == i++; });
   Tensor sampled = logits;
   if (!is_all) {
-    const int64_t needed =
-        rows * logits.cols * static_cast<int64_t>(sizeof(float));
-    if (needed > gathered_.size_bytes()) gathered_ = Buffer(needed);
-    sampled = Tensor::F32(gathered_.as<float>(), rows, logits.cols);
+    sampled = Scratch(&gathered_, rows, logits.cols);
+    if (sampled.rows == 0) return;
     ops_.GatherRows(logits, input.sampled, sampled, *stream_);
   }
   ops_.Sample(sampled, input.sampling, result_.sampled, *stream_);

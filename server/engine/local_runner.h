@@ -26,6 +26,9 @@ class LocalRunner final : public ModelRunner {
   StepResult Wait(StepTicket ticket) override;
 
  private:
+  // `*memory`, grown to hold [rows, cols]; an empty tensor and the step's error
+  // if there is none.
+  Tensor Scratch(std::unique_ptr<Memory>* memory, int64_t rows, int64_t cols);
   void ReadLogits(const StepInput& input, Tensor logits);
   void Sample(const StepInput& input, Tensor logits);
 
@@ -34,7 +37,8 @@ class LocalRunner final : public ModelRunner {
   KvPool pool_;
   Forward forward_;
   std::unique_ptr<Stream> stream_;
-  Buffer gathered_;  // rows of logits that are sampled
+  // Rows of logits that are sampled, and that are copied out.
+  std::unique_ptr<Memory> gathered_, copied_;
   int64_t last_ticket_ = 0;
   StepResult result_;
 };

@@ -11,7 +11,6 @@
 #include "tests/testing/golden.h"
 
 namespace lorikeet::testing {
-namespace {
 
 std::string RequestLine(const std::string& id, const Who& who,
                         const std::vector<Token>& ids, size_t max_tokens) {
@@ -38,7 +37,14 @@ std::string RequestLine(const std::string& id, const Who& who,
   return line.Dump() + "\n";
 }
 
-}  // namespace
+Who WhoOfMix(const Json& mix) {
+  Who who;
+  for (const Json& part : mix.Find("parts")->items()) {
+    who.parts.emplace_back(part.items()[0].AsString(),
+                           part.items()[1].AsDouble());
+  }
+  return who;
+}
 
 Json ReadJson(const std::string& path) {
   PosixFileSystem fs;
@@ -92,13 +98,8 @@ GoldenRun MakeGoldenRun(const Json& model, const std::string& golden_dir,
   const Json* mixes = model.Find("mixes");
   if (mixes == nullptr) return c;
   for (const Json& mix : mixes->items()) {
-    Who who;
-    for (const Json& part : mix.Find("parts")->items()) {
-      who.parts.emplace_back(part.items()[0].AsString(),
-                             part.items()[1].AsDouble());
-    }
     AddGolden(JoinPath(golden_dir, mix.Find("golden")->AsString()),
-              "mix-" + mix.Find("name")->AsString(), who, &c);
+              "mix-" + mix.Find("name")->AsString(), WhoOfMix(mix), &c);
   }
   return c;
 }

@@ -43,6 +43,12 @@ struct Who {
 
 Json ReadJson(const std::string& path);
 
+// One line of input.
+std::string RequestLine(const std::string& id, const Who& who,
+                        const std::vector<Token>& ids, size_t max_tokens);
+// The parts of a composition of a manifest.
+Who WhoOfMix(const Json& mix);
+
 // Adds the prompts of a golden file as requests `name`/0, `name`/1, ...
 void AddGolden(const std::string& path, const std::string& name, const Who& who,
                GoldenRun* run);

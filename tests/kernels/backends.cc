@@ -1,17 +1,99 @@
 #include "tests/kernels/backends.h"
 
+#include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cuda_plugin.h"
+#include "tests/cuda_on_host/options.h"
+#include "tests/kernels/staged_ops.h"
 
 namespace lorikeet::testing {
+namespace {
 
-CpuBackend::CpuBackend(const std::string& target, int num_threads,
+std::string Environment(const char* name, const char* otherwise) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? otherwise : value;
+}
+
+std::string CudaOnHostPath() {
+  return absl::StrCat(
+      Environment("LORIKEET_BINARY_DIR", "."), "/liblorikeet_cuda_on_host_",
+      Environment("LORIKEET_CUDA_ON_HOST_BUILD", "checked"), ".so");
+}
+
+const cuda_on_host::Control& CudaOnHostControl() {
+  void* const library = dlopen(CudaOnHostPath().c_str(), RTLD_NOW | RTLD_LOCAL);
+  CHECK(library != nullptr);
+  const auto control = reinterpret_cast<const cuda_on_host::Control* (*)()>(
+      dlsym(library, cuda_on_host::kControlSymbol));
+  CHECK(control != nullptr);
+  return *control();
+}
+
+std::unique_ptr<Ops> NewCudaOnHost(const CudaOptions& options) {
+  absl::StatusOr<std::unique_ptr<Ops>> ops =
+      LoadCudaOps(CudaOnHostPath(), options);
+  if (!ops.ok()) std::fprintf(stderr, "%s\n", ops.status().ToString().c_str());
+  CHECK(ops.ok());
+  const cuda_on_host::Control& control = CudaOnHostControl();
+  return std::make_unique<StagedOps>(*std::move(ops), [&control] {
+    for (const cuda_on_host::Finding& f : control.take_findings()) {
+      ADD_FAILURE() << f.kind << ": " << f.text << " (" << f.count << " times)";
+    }
+  });
+}
+
+}  // namespace
+
+std::vector<std::string> BackendNames() {
+  std::vector<std::string> names = SupportedCpuTargets();
+  if (access(CudaOnHostPath().c_str(), R_OK) == 0) names.push_back(kCudaOnHost);
+  return names;
+}
+
+std::vector<std::string> BackendNamesOfProducts() {
+  std::vector<std::string> names = BackendNames();
+  if (names.back() == kCudaOnHost) names.push_back(kCudaOnHostInvariant);
+  return names;
+}
+
+CpuBackend::CpuBackend(const std::string& name, int num_threads,
                        DType compute_dtype)
-    : pool_(num_threads),
-      ops_(CreateCpuOps(pool_, {target, compute_dtype}).value()) {}
+    : is_cpu_(name != kCudaOnHost && name != kCudaOnHostInvariant),
+      is_batch_invariant_(name != kCudaOnHost),
+      pool_(num_threads) {
+  if (is_cpu_) {
+    ops_ = CreateCpuOps(pool_, {name, compute_dtype}).value();
+    return;
+  }
+  ops_ = NewCudaOnHost({.batch_invariant = is_batch_invariant_});
+  operand_eps_ = kBf16Eps;
+}
+
+std::span<const DType> CpuBackend::weight_dtypes() const {
+  if (is_cpu_) return kWeightDTypes;
+  return kDTypes;
+}
+
+Matrix Abs(const Matrix& m) {
+  Matrix result = m.Clone();
+  const Tensor t = result.view();
+  for (int64_t i = 0; i < t.rows; ++i) {
+    for (int64_t j = 0; j < t.cols; ++j) {
+      StoreElement(t.dtype, t.data, i * t.stride + j,
+                   static_cast<float>(std::fabs(m.At(i, j))));
+    }
+  }
+  return result;
+}
 
 Matrix::Matrix(int64_t rows, int64_t cols, DType dtype, int64_t padding)
     : bytes_(rows * (cols + padding) * SizeBytes(dtype)),
@@ -72,12 +154,15 @@ void ExpectSameBits(const Matrix& actual, const Matrix& expected) {
   }
 }
 
-double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col) {
+double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col,
+                double operand_eps) {
   double magnitude = 0;
   for (int64_t k = 0; k < x.cols; ++k) {
     magnitude += std::fabs(static_cast<double>(x.At(row, k)) * w.At(col, k));
   }
-  return static_cast<double>(x.cols + 1) * kEps * magnitude + 1e-37;
+  return (static_cast<double>(x.cols + 1) * kEps + ProductEps(operand_eps)) *
+             magnitude +
+         1e-37;
 }
 
 LoraSlot PackSlot(Ops& ops, const std::vector<AdapterWeights>& weights) {

@@ -7,6 +7,7 @@
 #define LORIKEET_TESTS_KERNELS_BACKENDS_H_
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,23 +17,46 @@
 
 namespace lorikeet::testing {
 
-// A CPU backend of one target with its own threads.
+// The names of the CUDA backend on the emulated device, as it is and in its
+// batch-invariant mode.
+inline constexpr char kCudaOnHost[] = "cuda_on_host";
+inline constexpr char kCudaOnHostInvariant[] = "cuda_on_host_invariant";
+
+// All backends that this machine can run: the CPU's SIMD targets, and
+// kCudaOnHost where it was built ($LORIKEET_CUDA_ON_HOST_BUILD: "checked", the
+// default, or "fast").
+std::vector<std::string> BackendNames();
+// The same and, where there is kCudaOnHost, kCudaOnHostInvariant.
+std::vector<std::string> BackendNamesOfProducts();
+
+// A backend by its name, with its own threads if it is the CPU's. Findings of
+// the emulated device fail the test.
 class CpuBackend {
  public:
-  CpuBackend(const std::string& target, int num_threads,
+  CpuBackend(const std::string& name, int num_threads,
              DType compute_dtype = DType::kF32);
+  bool is_cpu() const { return is_cpu_; }
+  // To what the operands of products are rounded: 0 = not at all.
+  double operand_eps() const { return operand_eps_; }
+  // What base weights can be stored as.
+  std::span<const DType> weight_dtypes() const;
+  bool has_int8() const { return weight_dtypes().back() == DType::kI8; }
+  // Whether a row's products do not depend on the batch.
+  bool is_batch_invariant() const { return is_batch_invariant_; }
   Ops* operator->() { return ops_.get(); }
   Ops& operator*() { return *ops_; }
 
  private:
+  const bool is_cpu_;
+  const bool is_batch_invariant_;
   ThreadPool pool_;
   std::unique_ptr<Ops> ops_;
+  double operand_eps_ = 0;
 };
 
 // Odd on purpose.
 inline constexpr int64_t kOddSizes[] = {1, 3, 7, 17, 31, 64, 100};
 inline constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
-// What base weights can be stored as.
 inline constexpr DType kWeightDTypes[] = {DType::kF32, DType::kBF16,
                                           DType::kF16, DType::kI8};
 // What a matrix is made in to be packed as `weight`.
@@ -93,9 +117,20 @@ void ExpectNear(const Matrix& actual, const Matrix& expected,
 
 inline constexpr double kEps = 0x1.0p-24;  // unit roundoff of f32
 
+// Unit roundoff of bf16.
+inline constexpr double kBf16Eps = 0x1.0p-8;
+
 // Error of a sum of k products in f32, any order: k eps sum |a||b|, and one
-// more rounding of the result.
-double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col);
+// more rounding of the result; where both operands are rounded first (to
+// operand_eps), that as well.
+double DotBound(ConstTensor x, int64_t row, ConstTensor w, int64_t col,
+                double operand_eps = 0);
+
+// Relative error of a product whose factors are both rounded to `eps`.
+constexpr double ProductEps(double eps) { return 2 * eps + eps * eps; }
+
+// |m|, to find what a sum's error is relative to.
+Matrix Abs(const Matrix& m);
 
 // A and B of some linears, packed for one backend.
 struct AdapterWeights {

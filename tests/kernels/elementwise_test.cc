@@ -120,7 +120,7 @@ TEST_P(ElementwiseTest, ScatterColumnsWritesTheNamedOnesOnly) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, ElementwiseTest,
-                         ::testing::ValuesIn(SupportedCpuTargets()),
+                         ::testing::ValuesIn(BackendNames()),
                          [](const auto& p) { return p.param; });
 
 }  // namespace

@@ -84,13 +84,14 @@ TEST_P(KvCacheTest, CopyCopiesWholeBlocks) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Targets, KvCacheTest,
-    ::testing::Combine(::testing::ValuesIn(SupportedCpuTargets()),
-                       ::testing::Values(DType::kF32, DType::kBF16)),
-    [](const auto& p) {
-      return std::get<0>(p.param) + "_" + Name(std::get<1>(p.param));
-    });
+INSTANTIATE_TEST_SUITE_P(Targets, KvCacheTest,
+                         ::testing::Combine(::testing::ValuesIn(BackendNames()),
+                                            ::testing::Values(DType::kF32,
+                                                              DType::kBF16)),
+                         [](const auto& p) {
+                           return std::get<0>(p.param) + "_" +
+                                  Name(std::get<1>(p.param));
+                         });
 
 }  // namespace
 }  // namespace lorikeet::testing

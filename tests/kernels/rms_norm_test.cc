@@ -48,7 +48,7 @@ TEST_P(RmsNormTest, InPlaceAndAloneGiveTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, RmsNormTest,
-                         ::testing::ValuesIn(SupportedCpuTargets()),
+                         ::testing::ValuesIn(BackendNames()),
                          [](const auto& p) { return p.param; });
 
 }  // namespace

@@ -38,8 +38,7 @@ TEST_P(RopeTest, MatchesReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, RopeTest,
-                         ::testing::ValuesIn(SupportedCpuTargets()),
+INSTANTIATE_TEST_SUITE_P(Targets, RopeTest, ::testing::ValuesIn(BackendNames()),
                          [](const auto& p) { return p.param; });
 
 }  // namespace

@@ -1,0 +1,55 @@
+// Launch(kernel, config, arguments...) is the only way in which this project
+// starts a kernel. Nothing else differs between nvcc and the emulated device.
+//
+// Arguments are passed by value and copied before Launch returns.
+
+#ifndef LORIKEET_KERNELS_CUDA_LAUNCH_H_
+#define LORIKEET_KERNELS_CUDA_LAUNCH_H_
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <tuple>
+#include <utility>
+
+#if !defined(__CUDACC__)
+#include <cuda_on_host/launch_call.h>
+#endif
+
+namespace lorikeet::cuda {
+
+struct LaunchConfig {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+  cudaStream_t stream = nullptr;
+};
+
+template <typename... P, typename... A>
+cudaError_t Launch(void (*kernel)(P...), const LaunchConfig& c, A&&... args) {
+#if defined(__CUDACC__)
+  cudaLaunchConfig_t config = {};
+  config.gridDim = c.grid;
+  config.blockDim = c.block;
+  config.dynamicSmemBytes = c.shared_bytes;
+  config.stream = c.stream;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...);
+#else
+  struct Call {
+    void (*kernel)(P...);
+    std::tuple<P...> args;
+  };
+  return cuda_on_host::LaunchCall(
+      c.grid, c.block, c.shared_bytes, c.stream,
+      reinterpret_cast<const void*>(kernel),
+      std::make_shared<Call>(Call{kernel, {std::forward<A>(args)...}}),
+      sizeof(Call), [](const void* p) {
+        const Call& call = *static_cast<const Call*>(p);
+        std::apply(call.kernel, call.args);
+      });
+#endif
+}
+
+}  // namespace lorikeet::cuda
+
+#endif  // LORIKEET_KERNELS_CUDA_LAUNCH_H_

@@ -1,0 +1,96 @@
+#include "kernels/cuda/merger.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "kernels/cuda/error.h"
+
+namespace lorikeet::cuda {
+namespace {
+
+constexpr int64_t kSliceBytes = int64_t{4} << 20;
+
+MergeTermArgs ArgsOf(const MergeTerm& term) {
+  const CudaLora& lora = static_cast<const CudaLora&>(*term.weights);
+  return {lora.a(),
+          lora.b(),
+          static_cast<int32_t>(lora.rank()),
+          static_cast<int32_t>(lora.a_stride()),
+          static_cast<int32_t>(lora.b_stride()),
+          term.scale};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Merger>> Merger::Create() {
+  cudaStream_t stream = nullptr;
+  RETURN_IF_ERROR(
+      ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+               "a stream for merging"));
+  return std::unique_ptr<Merger>(new Merger(stream));
+}
+
+Merger::~Merger() { cudaStreamDestroy(stream_); }
+
+absl::Status Merger::Run(const CudaWeight& w, std::span<const MergeTerm> terms,
+                         int64_t row_begin, Tensor out) {
+  CHECK_EQ(out.cols, w.in_dim());
+  CHECK_LE(row_begin + out.rows, w.out_dim());
+  std::vector<MergeTermArgs> args;
+  for (const MergeTerm& term : terms) args.push_back(ArgsOf(term));
+  const int64_t row_bytes = w.rows().stride * int64_t{sizeof(float)};
+  const int64_t at_once = std::max<int64_t>(1, kSliceBytes / row_bytes);
+  MutexLock lock(&mu_);
+  for (int64_t first = 0; first < out.rows; first += at_once) {
+    RETURN_IF_ERROR(
+        RunSlice(w.rows(), args, row_begin + first,
+                 out.Rows(first, std::min(at_once, out.rows - first))));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Merger::RunSlice(Rows<const Bf16> w,
+                              std::vector<MergeTermArgs> terms,
+                              int64_t row_begin, Tensor out) {
+  for (MergeTermArgs& term : terms) term.b += row_begin * term.b_stride;
+  const int64_t term_bytes =
+      static_cast<int64_t>(terms.size() * sizeof(MergeTermArgs));
+  const int64_t rows_at = RoundUp(term_bytes, kVectorBytes);
+  const int64_t row_bytes = w.stride * int64_t{sizeof(float)};
+  const int64_t size = rows_at + out.rows * row_bytes;
+  if (size > pinned_.size_bytes()) {
+    ASSIGN_OR_RETURN(device_, DeviceBuffer::Allocate(size));
+    ASSIGN_OR_RETURN(pinned_, PinnedBuffer::Allocate(size));
+  }
+  if (term_bytes > 0) {
+    std::memcpy(pinned_.data(), terms.data(), static_cast<size_t>(term_bytes));
+    RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(device_.data(), pinned_.data(),
+                                             static_cast<size_t>(term_bytes),
+                                             cudaMemcpyHostToDevice, stream_),
+                             "terms of a merge"));
+  }
+  const Rows<const Bf16> from{w.data + row_begin * w.stride, out.rows, w.cols,
+                              w.stride};
+  const Rows<float> merged{reinterpret_cast<float*>(device_.data() + rows_at),
+                           out.rows, w.cols, w.stride};
+  RETURN_IF_ERROR(ToStatus(
+      cuda::MergeRows(from,
+                      reinterpret_cast<const MergeTermArgs*>(device_.data()),
+                      static_cast<int32_t>(terms.size()), merged, stream_),
+      "a merge"));
+  RETURN_IF_ERROR(
+      ToStatus(cudaMemcpyAsync(pinned_.data() + rows_at, merged.data,
+                               static_cast<size_t>(out.rows * row_bytes),
+                               cudaMemcpyDeviceToHost, stream_),
+               "merged rows"));
+  RETURN_IF_ERROR(ToStatus(cudaStreamSynchronize(stream_), "a merge"));
+  for (int64_t i = 0; i < out.rows; ++i) {
+    std::memcpy(out.f32(i), pinned_.data() + rows_at + i * row_bytes,
+                static_cast<size_t>(out.cols) * sizeof(float));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lorikeet::cuda

@@ -1,0 +1,49 @@
+// A Merger computes rows of merged weights on the device and brings them to the
+// host, over a stream of its own, so that it does not wait for a step.
+//
+// Rows go in slices through buffers that it keeps. Thread-safe.
+
+#ifndef LORIKEET_KERNELS_CUDA_MERGER_H_
+#define LORIKEET_KERNELS_CUDA_MERGER_H_
+
+#include <cuda_runtime.h>
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/mutex.h"
+#include "kernels/cuda/device_buffer.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/packed.h"
+#include "kernels/ops.h"
+
+namespace lorikeet::cuda {
+
+class Merger {
+ public:
+  // Errors: INTERNAL.
+  static absl::StatusOr<std::unique_ptr<Merger>> Create();
+  ~Merger();
+
+  // As Ops::MergeRows. Errors: RESOURCE_EXHAUSTED, INTERNAL.
+  absl::Status Run(const CudaWeight& w, std::span<const MergeTerm> terms,
+                   int64_t row_begin, Tensor out);
+
+ private:
+  explicit Merger(cudaStream_t stream) : stream_(stream) {}
+  absl::Status RunSlice(Rows<const Bf16> w, std::vector<MergeTermArgs> terms,
+                        int64_t row_begin, Tensor out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const cudaStream_t stream_;
+  Mutex mu_;
+  // The terms, then the rows; the same on the device and pinned.
+  DeviceBuffer device_ ABSL_GUARDED_BY(mu_);
+  PinnedBuffer pinned_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace lorikeet::cuda
+
+#endif  // LORIKEET_KERNELS_CUDA_MERGER_H_

@@ -1,0 +1,281 @@
+// `lorikeet run --device cuda-on-host`: the whole server on the emulated
+// device, every tiny model with its adapters mixed, under several schedules,
+// against transformers and peft inside the bounds of bf16 activations. A
+// finding of the device makes the program fail.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/file_system.h"
+#include "base/json.h"
+#include "tests/e2e/golden_run.h"
+#include "tests/testing/golden.h"
+#include "tests/testing/subprocess.h"
+
+namespace lorikeet::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+// golden/tiny/README.md section 2, the row of bf16 activations.
+constexpr double kMaxRms = 0.05;
+constexpr double kThinMargin = 0.15;  // of logits_rms
+constexpr size_t kMaxTokens = 5;
+
+// Prompt `i` of a golden file; tokens count up to the first thin margin.
+void AddPrompt(const Golden& golden, size_t i, const std::string& name,
+               const Who& who, GoldenRun* run) {
+  const GoldenPrompt& p = golden.prompts[i];
+  const std::string id = absl::StrCat(name, "/", i);
+  GoldenRun::Expected e;
+  e.rms = golden.logits_rms;
+  const float* const last = p.logits_row(p.logit_rows - 1, golden.vocab);
+  e.logits.assign(last, last + golden.vocab);
+  for (size_t t = 0; t < kMaxTokens; ++t) {
+    if (p.greedy_margins[t] < kThinMargin * golden.logits_rms) break;
+    e.tokens.push_back(p.greedy_ids[t]);
+  }
+  run->input += RequestLine(id, who, p.ids, kMaxTokens);
+  run->expected[id] = std::move(e);
+}
+
+Golden ReadGoldenOf(const std::string& dir, const Json& entry) {
+  const auto golden =
+      ReadGolden(JoinPath(dir, entry.Find("golden")->AsString()));
+  EXPECT_TRUE(golden.ok()) << golden.status();
+  return *golden;
+}
+
+// Up to `max_prompts` prompts of the base, and one of each of up to
+// `max_adapters` adapters and of the compositions of them all. The goldens and
+// adapters are below `dir`.
+GoldenRun MakeRunOf(const Json& model, const std::string& dir,
+                    const std::string& model_dir, size_t max_prompts,
+                    size_t max_adapters) {
+  GoldenRun run;
+  run.name = model.Find("name")->AsString();
+  run.model_dir = model_dir;
+  const Golden base = ReadGoldenOf(dir, model);
+  for (size_t i = 0; i < std::min(max_prompts, base.prompts.size()); ++i) {
+    AddPrompt(base, i, "", {}, &run);
+  }
+  const auto& adapters = model.Find("adapters")->items();
+  size_t turn = 0;
+  for (const Json& adapter : adapters) {
+    if (turn == max_adapters) return run;
+    const std::string& name = adapter.Find("name")->AsString();
+    run.adapter_flags.push_back("--adapter");
+    run.adapter_flags.push_back(absl::StrCat(
+        name, "=", JoinPath(dir, adapter.Find("dir")->AsString())));
+    const Golden golden = ReadGoldenOf(dir, adapter);
+    AddPrompt(golden, ++turn % golden.prompts.size(), name, {name, {}}, &run);
+  }
+  if (const Json* mixes = model.Find("mixes")) {
+    for (const Json& mix : mixes->items()) {
+      AddPrompt(ReadGoldenOf(dir, mix), 1,
+                "mix-" + mix.Find("name")->AsString(), WhoOfMix(mix), &run);
+    }
+  }
+  return run;
+}
+
+// Of a tiny model.
+GoldenRun MakeRun(const Json& model, size_t max_adapters) {
+  return MakeRunOf(model, TinyDir(),
+                   JoinPath(TinyDir(), model.Find("dir")->AsString()),
+                   /*max_prompts=*/100, max_adapters);
+}
+
+void CompareLogitsAndTokens(const std::string& name, const GoldenRun& run,
+                            const std::string& out) {
+  LogitError error;
+  size_t seen = 0, tokens = 0;
+  for (const absl::string_view line :
+       absl::StrSplit(out, '\n', absl::SkipEmpty())) {
+    const auto json = Json::Parse(line);
+    ASSERT_TRUE(json.ok()) << json.status();
+    const std::string& id = json->Find("id")->AsString();
+    const GoldenRun::Expected& e = run.expected.at(id);
+    std::vector<float> logits;
+    for (const Json& x : json->Find("logits")->items()) {
+      logits.push_back(static_cast<float>(x.AsDouble()));
+    }
+    ASSERT_EQ(logits.size(), e.logits.size()) << id;
+    LogitError one;
+    for (LogitError* const all : {&error, &one}) {
+      all->Add(logits.data(), e.logits.data(),
+               static_cast<int64_t>(logits.size()), e.rms);
+    }
+    EXPECT_LE(one.rms(), kMaxRms) << name << " " << id;
+    const auto& ids = json->Find("token_ids")->items();
+    ASSERT_GE(ids.size(), e.tokens.size()) << id;
+    for (size_t i = 0; i < e.tokens.size(); ++i, ++tokens) {
+      EXPECT_EQ(ids[i].AsInt(), e.tokens[i]) << name << " " << id << " " << i;
+    }
+    ++seen;
+  }
+  EXPECT_EQ(seen, run.expected.size());
+  std::printf("%-22s %3zu answers, %3zu tokens, RMS %.4f of rms, max %.3f\n",
+              name.c_str(), seen, tokens, error.rms(), error.max);
+}
+
+class CudaOnHostTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (TinyDir().empty()) GTEST_SKIP() << "skipped: no shared golden data";
+  }
+  void TearDown() override {
+    unsetenv("CUDA_ON_HOST");
+    unsetenv("LORIKEET_CUDA_ON_HOST_BUILD");
+  }
+  SubprocessResult Run(const GoldenRun& run, const std::string& build,
+                       const std::string& options,
+                       std::vector<std::string> flags = {}) {
+    setenv("LORIKEET_CUDA_ON_HOST_BUILD", build.c_str(), 1);
+    setenv("CUDA_ON_HOST", options.c_str(), 1);
+    flags.insert(flags.end(), {"--device", "cuda-on-host"});
+    return RunGolden(run, run.input, flags);
+  }
+  Json Manifest() { return ReadJson(TinyDir() + "/manifest.json"); }
+};
+
+TEST_F(CudaOnHostTest, TinyModelsWithAdaptersMixedMatchPeft) {
+  const Json manifest = Manifest();
+  int seed = 1;
+  for (const Json& model : manifest.Find("models")->items()) {
+    const std::string& name = model.Find("name")->AsString();
+    const GoldenRun c = MakeRun(model, 40);
+    const SubprocessResult r = Run(
+        c, "fast",
+        absl::StrCat("schedule=random,streams=random,perturb,seed=", seed++));
+    ASSERT_EQ(r.exit_code, 0) << name << r.err;
+    CompareLogitsAndTokens(name, c, r.out);
+  }
+}
+
+// $LORIKEET_ALL_GOLDENS=1: all prompts of the base, not one.
+TEST_F(CudaOnHostTest, TheRealModelWithItsAdaptersMixedMatchesPeft) {
+  const std::string dir = SharedDir() + "/golden/smollm2";
+  PosixFileSystem fs;
+  if (ModelsDir().empty() || !fs.FileExists(dir + "/manifest.json") ||
+      !fs.IsDirectory(ModelsDir() + "/smollm2-135m-instruct")) {
+    GTEST_SKIP() << "skipped: no real model or its golden data";
+  }
+  const Json manifest = ReadJson(dir + "/manifest.json");
+  const Json& model = manifest.Find("models")->items()[0];
+  const GoldenRun c = MakeRunOf(
+      model, dir, JoinPath(ModelsDir(), model.Find("prepared")->AsString()),
+      std::getenv("LORIKEET_ALL_GOLDENS") == nullptr ? 1 : 100,
+      /*max_adapters=*/40);
+  const SubprocessResult r = Run(c, "fast", "streams=random,seed=3");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  CompareLogitsAndTokens(c.name, c, r.out);
+}
+
+// Few slots: adapters come and go while others' steps run. Among those of the
+// second model are gains, and weights, norms, rows and tables of their own.
+TEST_F(CudaOnHostTest, TheCheckerFindsNothingWithEvictionsInBetween) {
+  const std::pair<const char*, std::vector<const char*>> cases[] = {
+      {"llama-gqa-tied",
+       {"streams=random,seed=2", "schedule=reverse,mma=ampere"}},
+      {"llama-sharded-f32",
+       {"schedule=random,streams=random,mma=hopper,seed=4"}}};
+  const Json manifest = Manifest();
+  for (const Json& model : manifest.Find("models")->items()) {
+    for (const auto& [name, options] : cases) {
+      if (model.Find("name")->AsString() != name) continue;
+      const GoldenRun c = MakeRun(model, 9);
+      for (const char* const o : options) {
+        const SubprocessResult r = Run(c, "checked", o, {"--max-loras", "2"});
+        ASSERT_EQ(r.exit_code, 0) << o << r.err;
+        CompareLogitsAndTokens(absl::StrCat(name, " ", o), c, r.out);
+      }
+    }
+  }
+}
+
+// Answers by id: without the times.
+std::map<std::string, std::string> AnswersOf(const std::string& out) {
+  std::map<std::string, std::string> answers;
+  for (const absl::string_view line :
+       absl::StrSplit(out, '\n', absl::SkipEmpty())) {
+    const auto json = Json::Parse(line);
+    EXPECT_TRUE(json.ok()) << json.status();
+    const size_t from = line.find("\"logits\"");
+    EXPECT_NE(from, absl::string_view::npos) << line;
+    answers[json->Find("id")->AsString()] =
+        absl::StrCat(json->Find("text")->AsString(), line.substr(from));
+  }
+  return answers;
+}
+
+// Though cuBLASLt, were it asked, would cut K in other ways each time.
+TEST_F(CudaOnHostTest, BatchInvariantAnswersAreTheSameAloneAndMixed) {
+  const Json manifest = Manifest();
+  for (const Json& model : manifest.Find("models")->items()) {
+    if (model.Find("name")->AsString() != "llama-gqa-tied") continue;
+    const GoldenRun c = MakeRun(model, 12);
+    const SubprocessResult mixed =
+        Run(c, "fast", "schedule=random,streams=random,seed=5",
+            {"--batch-invariant"});
+    ASSERT_EQ(mixed.exit_code, 0) << mixed.err;
+    CompareLogitsAndTokens("batch-invariant", c, mixed.out);
+    const SubprocessResult alone =
+        Run(c, "fast", "schedule=reverse,streams=random,seed=6",
+            {"--batch-invariant", "--max-num-seqs", "1"});
+    ASSERT_EQ(alone.exit_code, 0) << alone.err;
+    const SubprocessResult chunked =
+        Run(c, "fast", "schedule=random,seed=7",
+            {"--batch-invariant", "--max-num-batched-tokens", "21"});
+    ASSERT_EQ(chunked.exit_code, 0) << chunked.err;
+    EXPECT_EQ(AnswersOf(alone.out), AnswersOf(mixed.out));
+    EXPECT_EQ(AnswersOf(chunked.out), AnswersOf(mixed.out));
+  }
+}
+
+TEST_F(CudaOnHostTest, WhatIsMissingIsSaid) {
+  const Json manifest = Manifest();
+  const GoldenRun c = MakeRun(manifest.Find("models")->items()[0], 0);
+  const std::pair<const char*, const char*> cases[] = {
+      {"devices=0", "no GPU"},
+      {"sm=75", "the GPU is sm_75, at least sm_80 is needed"},
+      {"memory=40000000", "out of device memory"}};
+  for (const auto& [options, message] : cases) {
+    const SubprocessResult r = Run(c, "fast", options);
+    EXPECT_NE(r.exit_code, 0) << options;
+    EXPECT_THAT(r.err, HasSubstr(message));
+    EXPECT_EQ(r.out, "");
+  }
+  const SubprocessResult r = Run(c, "absent", "");
+  EXPECT_NE(r.exit_code, 0);
+  EXPECT_THAT(r.err, HasSubstr("there is no CUDA backend at"));
+}
+
+TEST_F(CudaOnHostTest, Int8WeightsAreRefusedByName) {
+  const Json manifest = Manifest();
+  const GoldenRun c = MakeRun(manifest.Find("models")->items()[0], 0);
+  const SubprocessResult r = Run(c, "fast", "", {"--dtype", "int8"});
+  EXPECT_NE(r.exit_code, 0);
+  EXPECT_THAT(r.err, HasSubstr("--dtype int8: the CUDA backend has bf16"));
+  EXPECT_EQ(r.out, "");
+}
+
+TEST_F(CudaOnHostTest, AFaultOfTheDeviceGivesErrorsAndNoTokens) {
+  const Json manifest = Manifest();
+  const GoldenRun c = MakeRun(manifest.Find("models")->items()[0], 0);
+  const SubprocessResult r = Run(c, "fast", "fault=30");
+  EXPECT_NE(r.exit_code, 0);
+  EXPECT_THAT(r.err, HasSubstr("illegal memory access"));
+  EXPECT_EQ(r.out, "");
+}
+
+}  // namespace
+}  // namespace lorikeet::testing

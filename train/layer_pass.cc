@@ -1,0 +1,260 @@
+// With x the layer's input, u its middle:
+//
+//   q, k, v = linears(norm(x)), normed by head in some models, rotated
+//   u = x + o(attention(q, k, v))
+//   y = u + down(silu(gate(norm(u))) * up(norm(u)))
+//
+// The backward pass walks the same lines upwards; `gradient` is dy, then du
+// (dy + what comes through the second line), then dx.
+
+#include "train/layer_pass.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace lorikeet {
+namespace {
+
+// A norm by head is one over rows of head_dim numbers.
+Tensor ByHead(Tensor t, int64_t head_dim) {
+  return Tensor::F32(t.f32(0), t.rows * t.cols / head_dim, head_dim);
+}
+
+void Copy(ConstTensor from, Tensor to) {
+  for (int64_t i = 0; i < from.rows; ++i) {
+    std::copy_n(from.f32(i), from.cols, to.f32(i));
+  }
+}
+
+}  // namespace
+
+namespace {
+
+// Calls fn(tensor of the tape, columns) for each that a layer has.
+template <typename Fn>
+void ForEachTensor(const ModelConfig& c, const TrainLayer& layer,
+                   LayerTape& tape, const Fn& fn) {
+  fn(tape.q, c.q_dim());
+  fn(tape.k, c.kv_dim());
+  fn(tape.v, c.kv_dim());
+  if (c.qk_norm) {
+    fn(tape.q_raw, c.q_dim());
+    fn(tape.k_raw, c.kv_dim());
+  }
+  fn(tape.attention, c.q_dim());
+  fn(tape.lse, c.num_heads);
+  fn(tape.middle, c.hidden_size);
+  fn(tape.gate, c.intermediate_size);
+  fn(tape.up, c.intermediate_size);
+  for (size_t p = 0; p < kNumProjections; ++p) {
+    const TrainLora* lora = layer.linears[p].lora.get();
+    if (lora == nullptr) continue;
+    fn(tape.linears[p].shrunk, lora->rank());
+    if (lora->is_dora()) {
+      fn(tape.linears[p].product, layer.linears[p].weight.out_dim());
+    }
+  }
+}
+
+// Floats of a tape per row.
+int64_t RowFloats(const ModelConfig& config, const TrainLayer& layer) {
+  LayerTape tape;
+  int64_t floats = 0;
+  ForEachTensor(config, layer, tape,
+                [&](Tensor&, int64_t cols) { floats += cols; });
+  return floats;
+}
+
+}  // namespace
+
+void LayerTape::Resize(const ModelConfig& config, const TrainLayer& layer,
+                       int64_t rows, int64_t max_rows) {
+  const int64_t bytes =
+      max_rows * RowFloats(config, layer) * static_cast<int64_t>(sizeof(float));
+  if (bytes > memory_.size_bytes()) {
+    memory_ = Buffer();  // give back before taking more
+    memory_ = Buffer(bytes);
+  }
+  float* next = memory_.as<float>();
+  for (LinearTape& linear : linears) linear = LinearTape();
+  ForEachTensor(config, layer, *this, [&](Tensor& tensor, int64_t cols) {
+    tensor = Tensor::F32(next, rows, cols);
+    next += rows * cols;
+  });
+}
+
+int64_t LayerTape::SizeBytes(const TrainModel& model, int64_t rows) {
+  int64_t largest = 0;
+  for (const TrainLayer& layer : model.layers()) {
+    largest = std::max(largest, RowFloats(model.config(), layer));
+  }
+  return rows * largest * static_cast<int64_t>(sizeof(float));
+}
+
+LayerPass::LayerPass(const TrainModel& model, TrainOps& train, Ops& ops,
+                     int64_t max_rows)
+    : config_(model.config()),
+      max_rows_(max_rows),
+      train_(train),
+      ops_(ops),
+      linear_(train, ops) {}
+
+void LayerPass::RmsNorm(ConstTensor x, const TrainNorm& norm, Tensor y,
+                        Stream& stream) {
+  ops_.RmsNorm(x, norm.weight, config_.rms_norm_eps, y, stream);
+}
+
+void LayerPass::RmsNormBackward(ConstTensor x, const TrainNorm& norm,
+                                ConstTensor dy, bool accumulate, Tensor dx,
+                                Stream& stream) {
+  train_.RmsNormBackward(x, norm.weight, config_.rms_norm_eps, dy, accumulate,
+                         dx, norm.gradient, stream);
+}
+
+AttentionHeads LayerPass::HeadsOf(const TrainLayer& layer) const {
+  return {config_.num_heads, config_.num_kv_heads, config_.head_dim,
+          static_cast<float>(1.0 /
+                             std::sqrt(static_cast<double>(config_.head_dim))),
+          layer.window};
+}
+
+void LayerPass::ForwardAttention(const TrainLayer& layer, const LayerRows& rows,
+                                 ConstTensor residual, bool is_trained,
+                                 LayerTape& tape, Stream& stream) {
+  const int64_t n = residual.rows;
+  const Tensor x = normed_.Resize(n, config_.hidden_size);
+  RmsNorm(residual, layer.input_norm, x, stream);
+  const auto linear = [&](Projection p, Tensor y) {
+    const LinearTape& own = tape.linears[static_cast<size_t>(p)];
+    linear_.Forward(layer[p], x, rows.dropout, is_trained ? &own : nullptr, y,
+                    stream);
+  };
+  const Tensor q = tape.q;
+  const Tensor k = tape.k;
+  linear(Projection::kQ, q);
+  linear(Projection::kK, k);
+  linear(Projection::kV, tape.v);
+  const int64_t d = config_.head_dim;
+  if (layer.q_norm.weight != nullptr) {
+    Copy(q, tape.q_raw);
+    Copy(k, tape.k_raw);
+    RmsNorm(ByHead(q, d), layer.q_norm, ByHead(q, d), stream);
+    RmsNorm(ByHead(k, d), layer.k_norm, ByHead(k, d), stream);
+  }
+  ops_.Rope(q, d, rows.cos.f32(0), rows.sin.f32(0), stream);
+  ops_.Rope(k, d, rows.cos.f32(0), rows.sin.f32(0), stream);
+  train_.Attention(q, k, tape.v, rows.sequences, HeadsOf(layer), tape.attention,
+                   tape.lse, stream);
+}
+
+void LayerPass::Forward(const TrainLayer& layer, const LayerRows& rows,
+                        ConstTensor residual, bool is_trained, LayerTape& tape,
+                        Tensor output, Stream& stream) {
+  const int64_t n = residual.rows;
+  tape.Resize(config_, layer, n, max_rows_);
+  ForwardAttention(layer, rows, residual, is_trained, tape, stream);
+  const auto linear = [&](Projection p, ConstTensor x, Tensor y) {
+    const LinearTape& own = tape.linears[static_cast<size_t>(p)];
+    linear_.Forward(layer[p], x, rows.dropout, is_trained ? &own : nullptr, y,
+                    stream);
+  };
+  const Tensor middle = tape.middle;
+  linear(Projection::kO, tape.attention, middle);
+  ops_.ResidualAdd(residual, middle, stream);
+  const Tensor x = normed_.Resize(n, config_.hidden_size);
+  RmsNorm(middle, layer.post_norm, x, stream);
+  const Tensor gate = tape.gate;
+  const Tensor up = tape.up;
+  linear(Projection::kGate, x, gate);
+  linear(Projection::kUp, x, up);
+  // A tape that is filled again lacks only what `down` has on it.
+  const TrainLora* lora = layer[Projection::kDown].lora.get();
+  if (output.data == nullptr && lora == nullptr) return;
+  const Tensor mlp = mlp_.Resize(n, config_.intermediate_size);
+  ops_.SiluMul(gate, up, mlp, stream);
+  if (output.data == nullptr) {
+    linear(Projection::kDown, mlp, lora->is_dora() ? x : Tensor());
+    return;
+  }
+  linear(Projection::kDown, mlp, output);
+  ops_.ResidualAdd(middle, output, stream);
+}
+
+void LayerPass::BackwardMlp(const TrainLayer& layer, const LayerRows& rows,
+                            const LayerTape& tape, Tensor gradient,
+                            Stream& stream) {
+  const int64_t n = gradient.rows;
+  const Tensor gate = tape.gate;
+  const Tensor up = tape.up;
+  const auto linear = [&](Projection p, ConstTensor x, Tensor dy,
+                          bool accumulate, Tensor dx) {
+    linear_.Backward(layer[p], x, rows.dropout,
+                     tape.linears[static_cast<size_t>(p)], dy, accumulate, dx,
+                     stream);
+  };
+  const Tensor mlp = mlp_.Resize(n, config_.intermediate_size);
+  ops_.SiluMul(gate, up, mlp, stream);
+  // The backward pass of a linear may change its dy.
+  const Tensor dy = output_gradient_.Resize(n, config_.hidden_size);
+  Copy(gradient, dy);
+  const Tensor dup = up_gradient_.Resize(n, config_.intermediate_size);
+  linear(Projection::kDown, mlp, dy, false, dup);
+  const Tensor dgate = gate_gradient_.Resize(n, config_.intermediate_size);
+  train_.SiluMulBackward(gate, up, dup, dgate, dup, stream);
+  const Tensor x = normed_.Resize(n, config_.hidden_size);
+  RmsNorm(tape.middle, layer.post_norm, x, stream);
+  const Tensor dx = normed_gradient_.Resize(n, config_.hidden_size);
+  linear(Projection::kGate, x, dgate, false, dx);
+  linear(Projection::kUp, x, dup, true, dx);
+  RmsNormBackward(tape.middle, layer.post_norm, dx, true, gradient, stream);
+}
+
+void LayerPass::BackwardAttention(const TrainLayer& layer,
+                                  const LayerRows& rows, ConstTensor residual,
+                                  const LayerTape& tape, Tensor gradient,
+                                  bool wants_input, Stream& stream) {
+  const int64_t n = gradient.rows;
+  const int64_t d = config_.head_dim;
+  const auto linear = [&](Projection p, ConstTensor x, Tensor dy,
+                          bool accumulate, Tensor dx) {
+    linear_.Backward(layer[p], x, rows.dropout,
+                     tape.linears[static_cast<size_t>(p)], dy, accumulate, dx,
+                     stream);
+  };
+  const Tensor dy = output_gradient_.Resize(n, config_.hidden_size);
+  Copy(gradient, dy);
+  const Tensor dattention = attention_gradient_.Resize(n, config_.q_dim());
+  linear(Projection::kO, tape.attention, dy, false, dattention);
+  const Tensor dq = dq_.Resize(n, config_.q_dim());
+  const Tensor dk = dk_.Resize(n, config_.kv_dim());
+  const Tensor dv = dv_.Resize(n, config_.kv_dim());
+  train_.AttentionBackward(tape.q, tape.k, tape.v, tape.attention, tape.lse,
+                           dattention, rows.sequences, HeadsOf(layer), dq, dk,
+                           dv, stream);
+  ops_.Rope(dq, d, rows.cos.f32(0), rows.minus_sin.f32(0), stream);
+  ops_.Rope(dk, d, rows.cos.f32(0), rows.minus_sin.f32(0), stream);
+  if (layer.q_norm.weight != nullptr) {
+    RmsNormBackward(ByHead(tape.q_raw, d), layer.q_norm, ByHead(dq, d), false,
+                    ByHead(dq, d), stream);
+    RmsNormBackward(ByHead(tape.k_raw, d), layer.k_norm, ByHead(dk, d), false,
+                    ByHead(dk, d), stream);
+  }
+  const Tensor x = normed_.Resize(n, config_.hidden_size);
+  RmsNorm(residual, layer.input_norm, x, stream);
+  const Tensor dx =
+      wants_input ? normed_gradient_.Resize(n, config_.hidden_size) : Tensor();
+  linear(Projection::kQ, x, dq, false, dx);
+  linear(Projection::kK, x, dk, true, dx);
+  linear(Projection::kV, x, dv, true, dx);
+  if (!wants_input) return;
+  RmsNormBackward(residual, layer.input_norm, dx, true, gradient, stream);
+}
+
+void LayerPass::Backward(const TrainLayer& layer, const LayerRows& rows,
+                         ConstTensor residual, const LayerTape& tape,
+                         Tensor gradient, bool wants_input, Stream& stream) {
+  BackwardMlp(layer, rows, tape, gradient, stream);
+  BackwardAttention(layer, rows, residual, tape, gradient, wants_input, stream);
+}
+
+}  // namespace lorikeet

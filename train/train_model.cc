@@ -1,0 +1,265 @@
+#include "train/train_model.h"
+
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "adapters/base_parameters.h"
+#include "adapters/base_weights.h"
+#include "adapters/target_modules.h"
+#include "base/check.h"
+#include "base/random.h"
+#include "base/status.h"
+
+namespace lorikeet {
+namespace {
+
+const float* DataOrNull(const std::vector<float>& v) {
+  return v.empty() ? nullptr : v.data();
+}
+
+// What only reading an adapter can do, and training cannot.
+absl::Status CheckTrainable(const PeftConfig& peft,
+                            const TargetModules& targets) {
+  const auto refuse = [](absl::string_view what) {
+    return absl::UnimplementedError(absl::StrCat(what, " cannot be trained"));
+  };
+  if (!targets.warnings.empty()) {
+    return absl::InvalidArgumentError(absl::StrJoin(targets.warnings, "; "));
+  }
+  for (const TargetModule& module : targets.modules) {
+    if (!module.id.is_of_layer()) {
+      return refuse(absl::StrCat("a low-rank part of ", module.name));
+    }
+  }
+  if (peft.lora_bias) return refuse("lora_bias");
+  if (peft.bias != PeftConfig::Bias::kNone) return refuse("bias");
+  if (!peft.modules_to_save.empty()) return refuse("modules_to_save");
+  if (!peft.trainable_tokens.empty()) return refuse("trainable_token_indices");
+  if (!peft.rank_pattern.empty()) return refuse("rank_pattern");
+  if (!peft.alpha_pattern.empty()) return refuse("alpha_pattern");
+  return absl::OkStatus();
+}
+
+std::vector<ParameterShape> LoraShapes(const PeftConfig& peft,
+                                       const TargetModules& targets) {
+  std::vector<ParameterShape> shapes;
+  for (const TargetModule& module : targets.modules) {
+    const std::string prefix =
+        absl::StrCat("base_model.model.", module.name, ".");
+    shapes.push_back(
+        {absl::StrCat(prefix, "lora_A.weight"), {peft.r, module.in_dim}});
+    shapes.push_back(
+        {absl::StrCat(prefix, "lora_B.weight"), {module.out_dim, peft.r}});
+    if (peft.use_dora) {
+      shapes.push_back(
+          {absl::StrCat(prefix, "lora_magnitude_vector"), {module.out_dim}});
+    }
+  }
+  return shapes;
+}
+
+// Norms of the rows of W; B is zero.
+void FillMagnitude(const TrainMatrix& weight, const TrainLora& lora,
+                   TrainOps& ops, Stream& stream) {
+  std::vector<double> squares(static_cast<size_t>(weight.out_dim()));
+  ops.MergedRowSquares(weight, lora.a, lora.b, lora.scaling, squares, stream);
+  for (size_t j = 0; j < squares.size(); ++j) {
+    lora.magnitude.f32(0)[j] = static_cast<float>(std::sqrt(squares[j]));
+  }
+}
+
+void FillGaussian(Tensor a, double stddev, Rng& rng) {
+  for (int64_t i = 0; i < a.rows; ++i) {
+    for (int64_t j = 0; j < a.cols; ++j) {
+      a.f32(i)[j] = static_cast<float>(rng.Normal() * stddev);
+    }
+  }
+}
+
+const std::vector<float>& NormOf(const Model& base, NormId id) {
+  if (id == NormId::Final()) return base.final_norm();
+  const LayerWeights& layer = base.layer(id.layer);
+  switch (id.kind) {
+    case NormId::Kind::kInput:
+      return layer.input_norm;
+    case NormId::Kind::kPostAttention:
+      return layer.post_norm;
+    case NormId::Kind::kQ:
+      return layer.q_norm;
+    case NormId::Kind::kK:
+      return layer.k_norm;
+    case NormId::Kind::kFinal:
+      break;
+  }
+  return base.final_norm();
+}
+
+// The values of a base parameter, as f32.
+void CopyParameter(const Model& base, const Ops& ops,
+                   const BaseParameter& parameter, Tensor to) {
+  const BaseWeights weights(base, ops);
+  if (parameter.kind == BaseParameter::Kind::kWeight) {
+    return weights.MergeRows(parameter.linear, {}, 0, to);
+  }
+  const std::vector<float>& from = parameter.kind == BaseParameter::Kind::kNorm
+                                       ? NormOf(base, parameter.norm)
+                                       : weights.bias(parameter.linear);
+  CHECK_EQ(static_cast<int64_t>(from.size()), to.cols);
+  std::copy(from.begin(), from.end(), to.f32(0));
+}
+
+}  // namespace
+
+void TrainModel::ReadFrozen() {
+  embedding_ = {&base_.embedding(), {}};
+  lm_head_ = {&base_.lm_head(), {}};
+  final_norm_.weight = base_.final_norm().data();
+  for (int64_t i = 0; i < config().num_layers; ++i) {
+    const LayerWeights& from = base_.layer(i);
+    TrainLayer layer;
+    for (size_t p = 0; p < kNumProjections; ++p) {
+      TrainLinear& linear = layer.linears[p];
+      linear.id = {static_cast<int32_t>(i), static_cast<Projection>(p)};
+      linear.weight.packed = from.linears[p].get();
+      linear.bias = DataOrNull(from.biases[p]);
+    }
+    layer.input_norm.weight = from.input_norm.data();
+    layer.post_norm.weight = from.post_norm.data();
+    layer.q_norm.weight = DataOrNull(from.q_norm);
+    layer.k_norm.weight = DataOrNull(from.k_norm);
+    layer.window = config().sliding_window[static_cast<size_t>(i)];
+    layers_.push_back(std::move(layer));
+  }
+}
+
+absl::StatusOr<std::unique_ptr<TrainModel>> TrainModel::Lora(
+    const Model& base, const PeftConfig& peft, uint64_t seed, TrainOps& ops,
+    Stream& stream) {
+  ASSIGN_OR_RETURN(const TargetModules targets,
+                   FindTargetModules(peft, base.config()));
+  RETURN_IF_ERROR(CheckTrainable(peft, targets));
+  auto model = std::unique_ptr<TrainModel>(new TrainModel(base));
+  model->ReadFrozen();
+  model->parameters_ =
+      std::make_unique<ParameterSet>(LoraShapes(peft, targets));
+  model->first_trained_layer_ = targets.modules.front().id.layer;
+  const double r = static_cast<double>(peft.r);
+  const double scaling = peft.lora_alpha / (peft.use_rslora ? std::sqrt(r) : r);
+  Rng rng(seed);
+  size_t next = 0;
+  for (const TargetModule& module : targets.modules) {
+    auto lora = std::make_unique<TrainLora>();
+    lora->scaling = static_cast<float>(scaling);
+    model->AttachLora(*lora, peft.use_dora, &next);
+    FillGaussian(lora->a, 1 / r, rng);
+    TrainLinear& linear = model->linear(module.id);
+    if (peft.use_dora) FillMagnitude(linear.weight, *lora, ops, stream);
+    linear.lora = std::move(lora);
+  }
+  return model;
+}
+
+void TrainModel::AttachLora(TrainLora& lora, bool is_dora, size_t* next) {
+  const auto attach = [&](Tensor& value, Tensor& gradient) {
+    value = parameters_->value(*next);
+    gradient = parameters_->gradient(*next);
+    ++*next;
+  };
+  attach(lora.a, lora.a_gradient);
+  attach(lora.b, lora.b_gradient);
+  if (is_dora) attach(lora.magnitude, lora.magnitude_gradient);
+}
+
+std::unique_ptr<TrainModel> TrainModel::Full(const Model& base,
+                                             const Ops& ops) {
+  auto model = std::unique_ptr<TrainModel>(new TrainModel(base));
+  model->ReadFrozen();
+  std::vector<BaseParameter> list;
+  std::vector<ParameterShape> shapes;
+  for (const BaseParameter& parameter : BaseParameters(base.config())) {
+    const bool is_tied = base.config().tie_word_embeddings &&
+                         parameter.kind == BaseParameter::Kind::kWeight &&
+                         parameter.linear == LinearId::LmHead();
+    if (is_tied) continue;
+    list.push_back(parameter);
+    shapes.push_back({parameter.name(), parameter.shape()});
+  }
+  model->parameters_ = std::make_unique<ParameterSet>(std::move(shapes));
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Tensor value = model->parameters_->value(i);
+    CopyParameter(base, ops, list[i], value);
+    model->Attach(list[i], value, model->parameters_->gradient(i));
+  }
+  if (base.config().tie_word_embeddings) {
+    model->lm_head_ = model->embedding_;
+    model->lm_head_gradient_ = model->embedding_gradient_;
+  }
+  return model;
+}
+
+TrainNorm& TrainModel::norm(NormId id) {
+  if (id == NormId::Final()) return final_norm_;
+  TrainLayer& layer = layers_[static_cast<size_t>(id.layer)];
+  switch (id.kind) {
+    case NormId::Kind::kInput:
+      return layer.input_norm;
+    case NormId::Kind::kPostAttention:
+      return layer.post_norm;
+    case NormId::Kind::kQ:
+      return layer.q_norm;
+    case NormId::Kind::kK:
+      return layer.k_norm;
+    case NormId::Kind::kFinal:
+      break;
+  }
+  return final_norm_;
+}
+
+void TrainModel::Attach(const BaseParameter& parameter, Tensor value,
+                        Tensor gradient) {
+  const LinearId id = parameter.linear;
+  if (parameter.kind == BaseParameter::Kind::kNorm) {
+    norm(parameter.norm) = {value.f32(0), gradient.f32(0)};
+  } else if (parameter.kind == BaseParameter::Kind::kBias) {
+    linear(id).bias = value.f32(0);
+    linear(id).bias_gradient = gradient.f32(0);
+  } else if (id == LinearId::EmbedTokens()) {
+    embedding_ = {nullptr, value};
+    embedding_gradient_ = gradient;
+  } else if (id == LinearId::LmHead()) {
+    lm_head_ = {nullptr, value};
+    lm_head_gradient_ = gradient;
+  } else {
+    linear(id).weight = {nullptr, value};
+    linear(id).weight_gradient = gradient;
+  }
+}
+
+absl::Status TrainModel::RefreshGains(TrainOps& ops, Stream& stream) {
+  for (TrainLayer& layer : layers_) {
+    for (TrainLinear& linear : layer.linears) {
+      TrainLora* lora = linear.lora.get();
+      if (lora == nullptr || !lora->is_dora()) continue;
+      std::vector<double> squares(static_cast<size_t>(linear.weight.out_dim()));
+      ops.MergedRowSquares(linear.weight, lora->a, lora->b, lora->scaling,
+                           squares, stream);
+      lora->gain.resize(squares.size());
+      lora->inverse_norm.resize(squares.size());
+      for (size_t j = 0; j < squares.size(); ++j) {
+        const double inverse = 1 / std::sqrt(squares[j]);
+        lora->inverse_norm[j] = static_cast<float>(inverse);
+        lora->gain[j] = static_cast<float>(lora->magnitude.f32(0)[j] * inverse);
+        if (squares[j] > 0) continue;
+        return absl::InvalidArgumentError(
+            absl::StrCat("DoRA of ", NameOf(linear.id), ": row ", j,
+                         " of the merged weight has norm 0, no gain exists"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lorikeet

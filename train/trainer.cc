@@ -1,0 +1,149 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/check.h"
+#include "base/status.h"
+
+namespace lorikeet {
+namespace {
+
+// Added to the norm before dividing by it, as PyTorch's clip_grad_norm_ does.
+constexpr double kClipEps = 1e-6;
+
+int64_t NumTokens(const TrainBatch& batch) {
+  int64_t sum = 0;
+  for (const TrainSequence* s : batch) sum += s->size();
+  return sum;
+}
+
+int64_t NumTargets(const TrainBatch& batch) {
+  int64_t sum = 0;
+  for (const TrainSequence* s : batch) sum += s->num_targets();
+  return sum;
+}
+
+}  // namespace
+
+Trainer::Trainer(TrainModel& model, TrainOps& train, Ops& ops,
+                 const TrainerOptions& options, int64_t steps_done)
+    : model_(model),
+      train_(train),
+      options_(options),
+      pass_(model, train, ops, options.passes),
+      steps_done_(steps_done) {}
+
+void Trainer::BeginStep(std::vector<TrainBatch> batches) {
+  CHECK(batch_ == batches_.size());
+  CHECK_LT(steps_done_, options_.schedule.steps);
+  CHECK_LE(static_cast<int64_t>(batches.size()), kMaxBatchesOfStep);
+  batches_ = std::move(batches);
+  batch_ = 0;
+  loss_sum_ = 0;
+  slices_done_ = 0;
+  slices_ = 1;
+  report_ = StepReport();
+  report_.step = steps_done_ + 1;
+  report_.learning_rate = options_.schedule.At(report_.step);
+  for (const TrainBatch& batch : batches_) {
+    const int64_t targets = NumTargets(batch);
+    report_.tokens += NumTokens(batch);
+    report_.targets += targets;
+    slices_ += pass_.SlicesOf(targets);
+  }
+  CHECK_GT(report_.targets, 0);
+  model_.parameters().ClearGradients();
+}
+
+double Trainer::progress() const {
+  return static_cast<double>(slices_done_) / static_cast<double>(slices_);
+}
+
+absl::Status Trainer::RefreshGains() {
+  if (has_gains_) return absl::OkStatus();
+  RETURN_IF_ERROR(model_.RefreshGains(train_, stream_));
+  has_gains_ = true;
+  return absl::OkStatus();
+}
+
+void Trainer::BeginBatch() {
+  const DropoutSource dropout{
+      options_.seed,
+      static_cast<uint64_t>(report_.step * kMaxBatchesOfStep) + batch_,
+      static_cast<float>(options_.dropout)};
+  const double scale = 1.0 / static_cast<double>(report_.targets);
+  pass_.Begin(batches_[batch_], static_cast<float>(scale), dropout);
+}
+
+absl::StatusOr<bool> Trainer::RunSlice() {
+  RETURN_IF_ERROR(RefreshGains());
+  ++slices_done_;
+  if (batch_ == batches_.size()) {
+    RETURN_IF_ERROR(Update());
+    return true;
+  }
+  if (!pass_.is_under_way()) BeginBatch();
+  if (!pass_.RunSlice()) return false;
+  loss_sum_ += pass_.loss_sum();
+  if (absl::Status status = CheckFinite(pass_.loss_sum(), "loss");
+      !status.ok()) {
+    batch_ = batches_.size();
+    return status;
+  }
+  ++batch_;
+  return false;
+}
+
+absl::Status Trainer::CheckFinite(double value, const char* what) const {
+  if (std::isfinite(value)) return absl::OkStatus();
+  std::vector<int64_t> lines;
+  for (size_t i = 0; i < batches_.size(); ++i) {
+    // A loss is known to be that of one batch.
+    if (batch_ < batches_.size() && i != batch_) continue;
+    for (const TrainSequence* s : batches_[i]) lines.push_back(s->line);
+  }
+  return absl::AbortedError(absl::StrCat(
+      what, " of step ", report_.step, " is ", value, " in the batch of lines ",
+      absl::StrJoin(lines, ", "), "; learning rate ", report_.learning_rate));
+}
+
+absl::Status Trainer::Update() {
+  ParameterSet& parameters = model_.parameters();
+  report_.loss = loss_sum_ / static_cast<double>(report_.targets);
+  report_.gradient_norm =
+      std::sqrt(train_.SumOfSquares(parameters.gradients()));
+  RETURN_IF_ERROR(CheckFinite(report_.gradient_norm, "gradient norm"));
+  AdamWStep step;
+  step.learning_rate = static_cast<float>(report_.learning_rate);
+  step.beta1 = static_cast<float>(options_.beta1);
+  step.beta2 = static_cast<float>(options_.beta2);
+  step.eps = static_cast<float>(options_.eps);
+  step.weight_decay = static_cast<float>(options_.weight_decay);
+  step.step = report_.step;
+  if (options_.clip_norm > 0) {
+    step.gradient_scale = static_cast<float>(
+        std::min(1.0, options_.clip_norm / (report_.gradient_norm + kClipEps)));
+  }
+  train_.AdamW(step, parameters.gradients(), parameters.values(),
+               parameters.first_moments(), parameters.second_moments(),
+               stream_);
+  has_gains_ = false;
+  ++steps_done_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EvalReport> Trainer::Evaluate(const TrainBatch& batch) {
+  CHECK(batch_ == batches_.size());
+  RETURN_IF_ERROR(RefreshGains());
+  pass_.Begin(batch, 0, {});
+  while (!pass_.RunSlice()) {
+  }
+  return EvalReport{pass_.loss_sum(), pass_.num_targets(), pass_.num_exact(),
+                    static_cast<int64_t>(batch.size())};
+}
+
+}  // namespace lorikeet
