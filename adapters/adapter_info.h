@@ -14,6 +14,7 @@
 #include "adapters/adapter_features.h"
 #include "adapters/adapter_key.h"
 #include "adapters/alias.h"
+#include "adapters/merge_policy.h"
 #include "base/digest.h"
 
 namespace lorikeet {
@@ -58,7 +59,8 @@ struct AdapterInfo {
   AdapterState state = AdapterState::kActive;
   Tier tier = Tier::kDisk;  // of the newest version
   bool pinned = false;
-  int64_t active_requests = 0;  // over all versions
+  std::optional<MergePolicy> merge_policy;  // nullopt = the server's
+  int64_t active_requests = 0;              // over all versions
   std::string source_path;  // as given at the last registration; "" = upload
   AdapterVersionInfo newest;
   std::vector<std::pair<std::string, std::string>> labels;

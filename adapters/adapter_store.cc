@@ -54,6 +54,7 @@ AdapterInfo AdapterStoreImpl::MakeInfo(const Entry& entry) {
   info.source_path = entry.row.source_path;
   info.labels = entry.row.labels;
   info.pinned = entry.row.pinned;
+  info.merge_policy = entry.row.merge_policy;
   info.etag = entry.row.etag;
   info.create_time = entry.row.create_time;
   info.update_time = entry.row.update_time;
@@ -153,6 +154,13 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::UpdateMetadata(
     if (display_name.has_value()) row->display_name = *display_name;
     if (labels.has_value()) row->labels = *labels;
   });
+}
+
+absl::StatusOr<AdapterInfo> AdapterStoreImpl::SetMergePolicy(
+    const std::string& tenant, const std::string& name,
+    std::optional<MergePolicy> policy) {
+  return ChangeRow(tenant, name, std::nullopt,
+                   [&](Registry::Adapter* row) { row->merge_policy = policy; });
 }
 
 AuditEntry AdapterStoreImpl::MakeAudit(const std::string& actor,

@@ -89,6 +89,8 @@ struct Route {
   // True if how the request ends is worth counting: the alias has candidates,
   // a shadow or a rule.
   bool is_watched = false;
+  // Of the adapter; nullopt = as the server says.
+  std::optional<MergePolicy> merge_policy;
   // How `version` is judged; nullopt if it is no candidate or has no rule.
   std::optional<RollbackRule> rule;
 };
@@ -258,6 +260,11 @@ class AdapterStore {
   virtual absl::StatusOr<AdapterInfo> SetPinned(const std::string& tenant,
                                                 const std::string& name,
                                                 bool pinned) = 0;
+  // For requests that come later and ask for no variant; nullopt = as the
+  // server says.
+  virtual absl::StatusOr<AdapterInfo> SetMergePolicy(
+      const std::string& tenant, const std::string& name,
+      std::optional<MergePolicy> policy) = 0;
 
   struct Residency {
     int host_adapters = 0;

@@ -113,6 +113,9 @@ class AdapterStoreImpl final : public AdapterStore {
   absl::StatusOr<AdapterInfo> SetPinned(const std::string& tenant,
                                         const std::string& name,
                                         bool pinned) override;
+  absl::StatusOr<AdapterInfo> SetMergePolicy(
+      const std::string& tenant, const std::string& name,
+      std::optional<MergePolicy> policy) override;
   Residency GetResidency() override { return loader_->GetResidency(); }
 
   absl::StatusOr<std::vector<AdapterEvent>> WaitForEvents(

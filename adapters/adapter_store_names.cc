@@ -230,6 +230,7 @@ absl::StatusOr<Route> AdapterStoreImpl::FindRoute(const AdapterRef& ref,
                      catalogue_.FindVersion(*entry, ref));
     RETURN_IF_ERROR(CheckCompatible(version->info));
     route.version = HoldVersion(entry, std::move(version));
+    route.merge_policy = entry->row.merge_policy;
     return route;
   }
   const Alias& alias = it->second;
@@ -249,6 +250,9 @@ absl::StatusOr<Route> AdapterStoreImpl::FindRoute(const AdapterRef& ref,
 #endif
   ASSIGN_OR_RETURN(route.version,
                    HoldTarget(alias.tenant, target.adapter, target.version));
+  ASSIGN_OR_RETURN(const Entry* const entry,
+                   catalogue_.Find(alias.tenant, target.adapter));
+  route.merge_policy = entry->row.merge_policy;
   route.alias = alias.name;
   route.alias_etag = alias.etag;
   route.is_watched = alias.targets.size() > 1 || alias.shadow.has_value() ||

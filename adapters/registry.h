@@ -23,6 +23,7 @@
 #include "adapters/adapter_info.h"
 #include "adapters/alias.h"
 #include "adapters/audit.h"
+#include "adapters/merge_policy.h"
 
 namespace lorikeet {
 
@@ -38,6 +39,7 @@ class Registry {
     std::string source_path;
     std::vector<std::pair<std::string, std::string>> labels;
     bool pinned = false;
+    std::optional<MergePolicy> merge_policy;  // nullopt = the server's
     uint64_t etag = 0;
     absl::Time create_time, update_time;
   };

@@ -103,6 +103,10 @@ AdapterFeatures FeaturesFromJson(const Json& json) {
   return features;
 }
 
+const char* NameOrEmpty(std::optional<MergePolicy> policy) {
+  return policy.has_value() ? Name(*policy) : "";
+}
+
 absl::Status InsertTarget(Database& db, const Alias& alias, const char* role,
                           size_t position, const AliasTarget& target,
                           double share = 0) {
@@ -155,7 +159,7 @@ std::optional<RollbackRule> ReadRule(Statement& row) {
 
 absl::Status InsertAdapter(Database& db, const Registry::Adapter& a) {
   Statement insert(
-      db, "INSERT INTO adapters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+      db, "INSERT INTO adapters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   return insert.Bind(a.tenant)
       .Bind(a.name)
       .Bind(a.uid)
@@ -166,13 +170,15 @@ absl::Status InsertAdapter(Database& db, const Registry::Adapter& a) {
       .Bind(a.etag)
       .Bind(a.create_time)
       .Bind(a.update_time)
+      .Bind(NameOrEmpty(a.merge_policy))
       .Run();
 }
 
 absl::Status UpdateAdapterRow(Database& db, const Registry::Adapter& a) {
   Statement update(db,
                    "UPDATE adapters SET display_name = ?, source_path = ?, "
-                   "labels = ?, pinned = ?, etag = ?, update_time = ? "
+                   "labels = ?, pinned = ?, etag = ?, update_time = ?, "
+                   "merge_policy = ? "
                    "WHERE tenant = ? AND name = ?");
   RETURN_IF_ERROR(update.Bind(a.display_name)
                       .Bind(a.source_path)
@@ -180,6 +186,7 @@ absl::Status UpdateAdapterRow(Database& db, const Registry::Adapter& a) {
                       .Bind(a.pinned)
                       .Bind(a.etag)
                       .Bind(a.update_time)
+                      .Bind(NameOrEmpty(a.merge_policy))
                       .Bind(a.tenant)
                       .Bind(a.name)
                       .Run());
@@ -246,7 +253,7 @@ absl::Status InsertAudit(Database& db, const AuditEntry& e) {
 absl::StatusOr<std::vector<Registry::Adapter>> ReadAdapters(Database& db) {
   Statement row(db,
                 "SELECT tenant, name, uid, display_name, source_path, "
-                "labels, pinned, etag, create_time, update_time "
+                "labels, pinned, etag, create_time, update_time, merge_policy "
                 "FROM adapters ORDER BY tenant, name");
   std::vector<Registry::Adapter> adapters;
   while (row.Next()) {
@@ -261,6 +268,7 @@ absl::StatusOr<std::vector<Registry::Adapter>> ReadAdapters(Database& db) {
     a.etag = static_cast<uint64_t>(row.Int());
     a.create_time = row.Time();
     a.update_time = row.Time();
+    a.merge_policy = ParseMergePolicy(row.Text());
     adapters.push_back(std::move(a));
   }
   RETURN_IF_ERROR(row.status());

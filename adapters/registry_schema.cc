@@ -119,6 +119,10 @@ constexpr const char* kMigrations[] = {
     R"sql(
       ALTER TABLE versions ADD COLUMN features TEXT NOT NULL DEFAULT '{}';
     )sql",
+    // 3 -> 4: which variant an adapter's requests get; '' = as the server says.
+    R"sql(
+      ALTER TABLE adapters ADD COLUMN merge_policy TEXT NOT NULL DEFAULT '';
+    )sql",
 };
 static_assert(std::size(kMigrations) == kRegistrySchema);
 

@@ -10,7 +10,7 @@
 namespace lorikeet {
 
 // The schema that this program writes; files of older ones are migrated.
-inline constexpr int kRegistrySchema = 3;
+inline constexpr int kRegistrySchema = 4;
 
 // Checks that `db` is sound and ours and brings its schema up to date, one
 // transaction a step.

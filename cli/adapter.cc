@@ -41,6 +41,7 @@ struct Flags {
   std::string upload_dir;
   std::string display_name;
   std::vector<std::string> labels;
+  std::string merge_policy;
   std::string expected_sha256;
   bool validate_only = false;
   bool allow_missing = false;
@@ -270,6 +271,18 @@ absl::Status Unpin(const Flags& flags, RpcClient& client) {
   return absl::OkStatus();
 }
 
+absl::Status SetMergePolicy(const Flags& flags, RpcClient& client) {
+  v1::UpdateAdapterRequest request;
+  request.mutable_adapter()->set_name(ResourceName(flags.name, "adapters"));
+  if (flags.merge_policy != "server") {
+    request.mutable_adapter()->set_merge_policy(flags.merge_policy);
+  }
+  request.mutable_update_mask()->add_paths("merge_policy");
+  ASSIGN_OR_RETURN(const v1::Adapter adapter, client.UpdateAdapter(request));
+  PrintAdapter(flags, "changed", adapter);
+  return absl::OkStatus();
+}
+
 absl::Status Unload(const Flags& flags, RpcClient& client) {
   v1::UnloadAdapterRequest request;
   request.set_name(ResourceName(flags.name, "adapters"));
@@ -437,6 +450,22 @@ void AddResidency(CLI::App& adapter, int* exit_code) {
       adapter, exit_code, "unpin", "Let an adapter be evicted again",
       "  lorikeet adapter unpin reverse\n",
       [](CLI::App& command, Flags& flags) { AddName(command, flags); }, Unpin);
+  AddAction(
+      adapter, exit_code, "merge-policy",
+      "Say whether requests of an adapter get merged weights",
+      "  lorikeet adapter merge-policy reverse always\n"
+      "  lorikeet merged            what is merged, and why\n",
+      [](CLI::App& command, Flags& flags) {
+        AddName(command, flags);
+        command
+            .add_option("policy", flags.merge_policy,
+                        "never, always, auto (while measured costs say so), or "
+                        "server (as its --merge says)")
+            ->type_name("POLICY")
+            ->check(CLI::IsMember({"never", "always", "auto", "server"}))
+            ->required();
+      },
+      SetMergePolicy);
 }
 
 }  // namespace

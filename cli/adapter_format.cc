@@ -130,6 +130,7 @@ std::string AdapterDetails(const v1::Adapter& adapter,
   field("error", adapter.error().message());
   field("tier", absl::StrCat(TierText(adapter.tier()),
                              adapter.pinned() ? ", pinned" : ""));
+  field("merge policy", adapter.merge_policy());
   field("base model", adapter.base_model());
   field("source", adapter.source().local_path());
   field("rank", Scaling(lora));

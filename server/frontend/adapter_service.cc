@@ -33,6 +33,16 @@ absl::Status CheckDisplayName(const std::string& name) {
   return absl::OkStatus();
 }
 
+absl::Status CheckMergePolicy(const std::string& policy) {
+  if (policy.empty() || ParseMergePolicy(policy).has_value()) {
+    return absl::OkStatus();
+  }
+  return FieldError(
+      "adapter.merge_policy",
+      absl::StrCat(Quote(policy),
+                   " is none of never, always, auto and \"\" (the server's)"));
+}
+
 absl::Status CheckOrigin(const AdapterOrigin& origin, bool uploaded) {
   if (uploaded) {
     if (origin.path.empty()) return absl::OkStatus();
@@ -150,6 +160,7 @@ absl::StatusOr<AdapterInfo> AdapterService::UpdateFrom(
   RETURN_IF_ERROR(CheckDisplayName(input.display_name.value_or("")));
   RETURN_IF_ERROR(
       CheckLabels("adapter.labels", input.labels.value_or(Labels())));
+  RETURN_IF_ERROR(CheckMergePolicy(input.merge_policy.value_or("")));
   const bool uploaded = !upload_dir.empty();
   std::optional<uint64_t> etag = input.etag;
   absl::StatusOr<AdapterInfo> info = store_.Get(input.tenant, input.name);
@@ -190,6 +201,10 @@ absl::StatusOr<AdapterInfo> AdapterService::UpdateFrom(
   }
   if (info.ok() && input.pinned.has_value()) {
     info = store_.SetPinned(input.tenant, input.name, *input.pinned);
+  }
+  if (info.ok() && input.merge_policy.has_value()) {
+    info = store_.SetMergePolicy(input.tenant, input.name,
+                                 ParseMergePolicy(*input.merge_policy));
   }
   if (!info.ok()) {
     return About(info.status(), "adapter", input.tenant, input.name);

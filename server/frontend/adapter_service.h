@@ -70,6 +70,7 @@ struct UpdateAdapterInput {
   std::optional<Labels> labels;
   std::optional<AdapterOrigin> origin;
   std::optional<bool> pinned;
+  std::optional<std::string> merge_policy;  // "" = as the server says
   std::optional<uint64_t> etag;
   bool allow_missing = false;
   bool validate_only = false;

@@ -72,7 +72,7 @@ absl::Status GenerateService::CheckFitsDevice(
 
 // Parts are watched and shadowed by nobody: an alias answers for one version.
 absl::StatusOr<std::vector<RequestAdapter>> GenerateService::ResolveParts(
-    const GenerateInput& input) {
+    const GenerateInput& input, std::optional<MergePolicy>* merge_policy) {
   if (!input.task.empty()) {
     return FieldError("task", "cannot be given beside adapters");
   }
@@ -86,6 +86,7 @@ absl::StatusOr<std::vector<RequestAdapter>> GenerateService::ResolveParts(
     if (route.version == nullptr) {
       return FieldError(field, "is the base model, which is always there");
     }
+    *merge_policy = route.merge_policy;
     adapters.push_back({std::move(route.version), part.scale.value_or(1)});
   }
   RETURN_IF_ERROR(CheckComposition(input.adapters, adapters, model_));
@@ -144,7 +145,7 @@ absl::StatusOr<Generation> GenerateService::Generate(
     ASSIGN_OR_RETURN(route, ResolveTask(input.task, input.routing_key));
     if (route.version != nullptr) adapters.push_back({route.version, 1});
   } else {
-    ASSIGN_OR_RETURN(adapters, ResolveParts(input));
+    ASSIGN_OR_RETURN(adapters, ResolveParts(input, &route.merge_policy));
   }
   ASSIGN_OR_RETURN(std::vector<Token> prompt, EncodePrompt(input));
   ASSIGN_OR_RETURN(EngineRequest request,
@@ -166,6 +167,7 @@ absl::StatusOr<Generation> GenerateService::Generate(
   EngineRequest copy;
   if (is_watched && route.shadow != nullptr) copy = request;
   request.adapters = std::move(adapters);
+  request.merge_policy = route.merge_policy;
   ASSIGN_OR_RETURN(generation.stream, engine_.Submit(std::move(request)));
   if (is_watched) {
     generation.stream =

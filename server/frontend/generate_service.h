@@ -91,9 +91,10 @@ class GenerateService {
   absl::StatusOr<Route> ResolveTask(const std::string& task,
                                     const std::string& key,
                                     const std::string& field = "task");
-  // Of a composition.
+  // Of a composition. `merge_policy` is the last adapter's; of several it means
+  // nothing.
   absl::StatusOr<std::vector<RequestAdapter>> ResolveParts(
-      const GenerateInput& input);
+      const GenerateInput& input, std::optional<MergePolicy>* merge_policy);
   absl::Status CheckFitsDevice(std::span<const RequestAdapter> adapters);
   absl::StatusOr<std::vector<Token>> Encode(const std::string& field,
                                             const std::string& text,

@@ -155,6 +155,7 @@ struct UpdatePaths {
   bool labels = false;
   bool source = false;
   bool pinned = false;
+  bool merge_policy = false;
 };
 
 absl::StatusOr<UpdatePaths> ToPaths(const v1::UpdateAdapterRequest& in) {
@@ -165,21 +166,24 @@ absl::StatusOr<UpdatePaths> ToPaths(const v1::UpdateAdapterRequest& in) {
     paths.labels = !adapter.labels().empty();
     paths.source = adapter.has_source();
     paths.pinned = adapter.pinned();
+    paths.merge_policy = !adapter.merge_policy().empty();
     return paths;
   }
   for (const std::string& path : in.update_mask().paths()) {
     const bool all = path == "*";
     if (!all && path != "display_name" && path != "labels" &&
-        path != "source" && path != "pinned") {
+        path != "source" && path != "pinned" && path != "merge_policy") {
       return FieldError(
           "update_mask",
           absl::StrCat("path ", Quote(path),
-                       " is none of display_name, labels, source, pinned, *"));
+                       " is none of display_name, labels, source, pinned, "
+                       "merge_policy, *"));
     }
     paths.display_name |= all || path == "display_name";
     paths.labels |= all || path == "labels";
     paths.source |= path == "source" || (all && adapter.has_source());
     paths.pinned |= all || path == "pinned";
+    paths.merge_policy |= all || path == "merge_policy";
   }
   return paths;
 }
@@ -356,6 +360,7 @@ absl::StatusOr<UpdateAdapterInput> ToUpdateInput(
   if (paths.labels) out.labels = ToLabels(adapter.labels());
   if (paths.source) out.origin = ToOrigin(adapter.source());
   if (paths.pinned) out.pinned = adapter.pinned();
+  if (paths.merge_policy) out.merge_policy = adapter.merge_policy();
   out.allow_missing = in.allow_missing();
   out.validate_only = in.validate_only();
   return out;
@@ -404,6 +409,9 @@ void ToProto(const AdapterInfo& in, const ModelInfo& model,
   out->set_state(ToProto(in.state));
   out->set_tier(ToProto(in.tier));
   out->set_pinned(in.pinned);
+  if (in.merge_policy.has_value()) {
+    out->set_merge_policy(Name(*in.merge_policy));
+  }
   out->set_size_bytes(static_cast<uint64_t>(in.newest.size_bytes));
   out->set_active_requests(ToUint32(in.active_requests));
   if (!error.ok()) {

@@ -594,6 +594,26 @@ TEST_F(AdapterStoreTest, ChangesMetadataUnderItsEtag) {
             absl::StatusCode::kNotFound);
 }
 
+TEST_F(AdapterStoreTest, AMergePolicyIsKeptAndComesWithTheRoute) {
+  ASSERT_TRUE(Register("a", 1).ok());
+  const AdapterRef ref{.tenant = "default", .name = "a"};
+  EXPECT_EQ(store_->FindRoute(ref, "")->merge_policy, std::nullopt);
+  const auto changed =
+      store_->SetMergePolicy("default", "a", MergePolicy::kAlways);
+  ASSERT_TRUE(changed.ok()) << changed.status();
+  EXPECT_EQ(changed->merge_policy, MergePolicy::kAlways);
+  store_.reset();
+  Open();
+  EXPECT_EQ(store_->Get("default", "a")->merge_policy, MergePolicy::kAlways);
+  EXPECT_EQ(store_->FindRoute(ref, "")->merge_policy, MergePolicy::kAlways);
+  ASSERT_TRUE(store_->SetMergePolicy("default", "a", std::nullopt).ok());
+  EXPECT_EQ(store_->FindRoute(ref, "")->merge_policy, std::nullopt);
+  EXPECT_EQ(store_->SetMergePolicy("default", "b", MergePolicy::kAuto)
+                .status()
+                .code(),
+            absl::StatusCode::kNotFound);
+}
+
 TEST_F(AdapterStoreTest, TellsWatchersOfEveryChange) {
   using Kind = AdapterEvent::Kind;
   const uint64_t start = store_->last_event();

@@ -189,12 +189,25 @@ TEST_F(RegistryTest, VersionsOfTheSecondSchemaArePlainLora) {
     const auto registry = Open();
     ASSERT_TRUE(registry->CreateAdapter(row, VersionOf(row, 1), {}).ok());
   }
-  Sql("ALTER TABLE versions DROP COLUMN features; PRAGMA user_version = 2");
+  Sql("ALTER TABLE adapters DROP COLUMN merge_policy; "
+      "ALTER TABLE versions DROP COLUMN features; PRAGMA user_version = 2");
   const auto contents = Open()->ReadAll();
   ASSERT_TRUE(contents.ok()) << contents.status();
   ASSERT_EQ(contents->versions.size(), 1u);
   EXPECT_TRUE(contents->versions[0].features.is_plain());
   EXPECT_EQ(contents->versions[0].max_rank, 16);
+}
+
+TEST_F(RegistryTest, KeepsAMergePolicyAndHasNoneInTheThirdSchema) {
+  Registry::Adapter row = Row("default", "a");
+  row.merge_policy = MergePolicy::kAuto;
+  ASSERT_TRUE(Open()->CreateAdapter(row, VersionOf(row, 1), {}).ok());
+  EXPECT_EQ(Open()->ReadAll()->adapters[0].merge_policy, MergePolicy::kAuto);
+  row.merge_policy = std::nullopt;
+  ASSERT_TRUE(Open()->UpdateAdapter(row).ok());
+  EXPECT_EQ(Open()->ReadAll()->adapters[0].merge_policy, std::nullopt);
+  Sql("ALTER TABLE adapters DROP COLUMN merge_policy; PRAGMA user_version = 3");
+  EXPECT_EQ(Open()->ReadAll()->adapters[0].merge_policy, std::nullopt);
 }
 
 TEST_F(RegistryTest, RefusesANewerSchema) {
@@ -318,7 +331,7 @@ TEST_F(RegistryTest, NamesBothNumbersOfANewerSchema) {
   Sql("PRAGMA user_version = 999");
   const auto registry = Registry::Open(path_);
   EXPECT_EQ(registry.status().message(),
-            "registry has schema 999, this program knows up to 3: it was "
+            "registry has schema 999, this program knows up to 4: it was "
             "written by a newer one");
 }
 

@@ -179,6 +179,11 @@ class FakeAdapterStore final : public AdapterStore {
                                         bool) override {
     return Unused();
   }
+  absl::StatusOr<AdapterInfo> SetMergePolicy(
+      const std::string&, const std::string&,
+      std::optional<MergePolicy>) override {
+    return Unused();
+  }
   absl::StatusOr<std::vector<AdapterEvent>> WaitForEvents(
       uint64_t, absl::Duration) override {
     return Unused();
