@@ -51,7 +51,7 @@ double StepCosts::Lora(int64_t bytes, double rows) const {
 }
 
 MergeChoice ChooseMerge(const StepCosts& costs, const MergeLoad& load,
-                        bool was_merged, bool is_made) {
+                        bool was_merged, bool is_made, double margin) {
   MergeChoice choice;
   choice.merge = was_merged;
   if (costs.passes.empty()) {
@@ -65,10 +65,10 @@ MergeChoice ChooseMerge(const StepCosts& costs, const MergeLoad& load,
   choice.merged_seconds = costs.Linears(load.rows) + costs.Linears(load.others);
   if (choice.unmerged_seconds <= 0) return choice;
   const double gain = 1 - choice.merged_seconds / choice.unmerged_seconds;
-  if (gain < -MergeChooser::kMargin) {
+  if (gain < -margin) {
     choice.merge = false;
     choice.reason = MergeReason::kDearer;
-  } else if (gain <= MergeChooser::kMargin) {
+  } else if (gain <= margin) {
     choice.reason = MergeReason::kNoGain;
   } else if (!is_made && gain * absl::ToDoubleSeconds(MergeChooser::kHorizon) <
                              costs.merge) {
@@ -107,13 +107,17 @@ MergeChoice MergeChooser::Choose(const AdapterKey& key, int64_t adapter_bytes,
                                  bool is_made) {
   const auto it = adapters_.find(key);
   if (it == adapters_.end()) {
-    return ChooseMerge(costs_, MergeLoad(), /*was_merged=*/false, is_made);
+    return ChooseMerge(costs_, MergeLoad(), /*was_merged=*/false, is_made,
+                       kMargin);
   }
   Adapter& adapter = it->second;
   adapter.bytes = adapter_bytes;
+  const bool was_merged = adapter.choice.merge;
+  const bool is_fresh = last_ - adapter.changed < kHorizon;
   adapter.choice =
       ChooseMerge(costs_, {adapter.rows, OthersOf(key), adapter_bytes},
-                  adapter.choice.merge, is_made);
+                  was_merged, is_made, is_fresh ? kFreshMargin : kMargin);
+  if (adapter.choice.merge != was_merged) adapter.changed = last_;
   return adapter.choice;
 }
 

@@ -7,8 +7,9 @@
 //   merged     Linears(rows) + Linears(others)
 //
 // Rows are those of the last second or so, smoothed, so that a choice outlives
-// a request; a choice changes only for a gain beyond kMargin, and a variant
-// that has to be made first must earn its making within kHorizon.
+// a request; a choice changes only for a gain beyond kMargin, for kHorizon
+// after a change only beyond kFreshMargin, and a variant that has to be made
+// first must earn its making within kHorizon.
 //
 // Pure: time comes in with each step.
 
@@ -70,13 +71,14 @@ struct MergeChoice {
 };
 
 // The rule itself. `was_merged` is the choice before, `is_made` whether the
-// variant is there.
+// variant is there, `margin` what a change has to gain.
 MergeChoice ChooseMerge(const StepCosts& costs, const MergeLoad& load,
-                        bool was_merged, bool is_made);
+                        bool was_merged, bool is_made, double margin);
 
 class MergeChooser {
  public:
   static constexpr double kMargin = 0.02;
+  static constexpr double kFreshMargin = 0.2;
   static constexpr absl::Duration kMemory = absl::Seconds(1);
   static constexpr absl::Duration kHorizon = absl::Seconds(10);
 
@@ -102,6 +104,7 @@ class MergeChooser {
     double rows = 0;
     int64_t bytes = 0;
     MergeChoice choice;
+    absl::Duration changed = -absl::InfiniteDuration();  // the choice, last
   };
   double OthersOf(const AdapterKey& key) const;
 

@@ -35,7 +35,8 @@ AdapterKey Key(int i) {
 }
 
 TEST(ChooseMergeTest, AHotAdapterAloneIsMerged) {
-  const MergeChoice c = ChooseMerge(Costs(), {8, 0, kBytes}, false, false);
+  const MergeChoice c =
+      ChooseMerge(Costs(), {8, 0, kBytes}, false, false, MergeChooser::kMargin);
   EXPECT_TRUE(c.merge);
   EXPECT_EQ(c.reason, MergeReason::kCheaper);
   EXPECT_NEAR(c.merged_seconds, 0.010, 1e-9);
@@ -44,8 +45,8 @@ TEST(ChooseMergeTest, AHotAdapterAloneIsMerged) {
 
 TEST(ChooseMergeTest, AmongOthersASecondPassCostsMoreThanItSaves) {
   for (const bool was_merged : {false, true}) {
-    const MergeChoice c =
-        ChooseMerge(Costs(), {4, 4, kBytes}, was_merged, was_merged);
+    const MergeChoice c = ChooseMerge(Costs(), {4, 4, kBytes}, was_merged,
+                                      was_merged, MergeChooser::kMargin);
     EXPECT_FALSE(c.merge);
     EXPECT_EQ(c.reason, MergeReason::kDearer);
   }
@@ -54,14 +55,15 @@ TEST(ChooseMergeTest, AmongOthersASecondPassCostsMoreThanItSaves) {
 TEST(ChooseMergeTest, LargeBatchesComputeAndAreMergedBesideOthers) {
   StepCosts costs = Costs();
   costs.lora_per_byte_and_row = 2e-10;
-  const MergeChoice c = ChooseMerge(costs, {32, 32, kBytes}, false, true);
+  const MergeChoice c =
+      ChooseMerge(costs, {32, 32, kBytes}, false, true, MergeChooser::kMargin);
   EXPECT_TRUE(c.merge) << c.unmerged_seconds << " " << c.merged_seconds;
 }
 
 TEST(ChooseMergeTest, WithinTheMarginItStaysAsItWas) {
   for (const bool was_merged : {false, true}) {
-    const MergeChoice c =
-        ChooseMerge(Costs(), {8, 0.06, kBytes}, was_merged, true);
+    const MergeChoice c = ChooseMerge(Costs(), {8, 0.06, kBytes}, was_merged,
+                                      true, MergeChooser::kMargin);
     EXPECT_EQ(c.merge, was_merged);
     EXPECT_EQ(c.reason, MergeReason::kNoGain);
   }
@@ -70,15 +72,22 @@ TEST(ChooseMergeTest, WithinTheMarginItStaysAsItWas) {
 TEST(ChooseMergeTest, WhatDoesNotEarnItsMakingIsNotMade) {
   StepCosts costs = Costs();
   costs.merge = 1;
-  EXPECT_EQ(ChooseMerge(costs, {8, 0, kBytes}, false, false).reason,
-            MergeReason::kTooShort);
-  EXPECT_TRUE(ChooseMerge(costs, {8, 0, kBytes}, false, true).merge);
+  EXPECT_EQ(
+      ChooseMerge(costs, {8, 0, kBytes}, false, false, MergeChooser::kMargin)
+          .reason,
+      MergeReason::kTooShort);
+  EXPECT_TRUE(
+      ChooseMerge(costs, {8, 0, kBytes}, false, true, MergeChooser::kMargin)
+          .merge);
 }
 
 TEST(ChooseMergeTest, WithoutCostsOrLoadNothingIsMerged) {
-  EXPECT_EQ(ChooseMerge(StepCosts(), {8, 0, kBytes}, true, true).reason,
+  EXPECT_EQ(ChooseMerge(StepCosts(), {8, 0, kBytes}, true, true,
+                        MergeChooser::kMargin)
+                .reason,
             MergeReason::kNotMeasured);
-  const MergeChoice c = ChooseMerge(Costs(), {}, false, false);
+  const MergeChoice c =
+      ChooseMerge(Costs(), {}, false, false, MergeChooser::kMargin);
   EXPECT_FALSE(c.merge);
   EXPECT_EQ(c.reason, MergeReason::kIdle);
 }
