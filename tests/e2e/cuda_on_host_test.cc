@@ -217,6 +217,21 @@ std::map<std::string, std::string> AnswersOf(const std::string& out) {
   return answers;
 }
 
+// Rows are merged on the device, packed there, and answer beside others.
+TEST_F(CudaOnHostTest, MergedVariantsMatchPeft) {
+  const Json manifest = Manifest();
+  for (const Json& model : manifest.Find("models")->items()) {
+    if (model.Find("name")->AsString() != "llama-gqa-tied") continue;
+    const GoldenRun c = MakeRun(model, 9);
+    const SubprocessResult r =
+        Run(c, "checked", "streams=random,seed=8",
+            {"--merge", "always", "--max-merged", "2", "--max-loras", "2"});
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+    CompareLogitsAndTokens("merged", c, r.out);
+    EXPECT_THAT(r.out, HasSubstr("\"variant\": \"merged\""));
+  }
+}
+
 // Though cuBLASLt, were it asked, would cut K in other ways each time.
 TEST_F(CudaOnHostTest, BatchInvariantAnswersAreTheSameAloneAndMixed) {
   const Json manifest = Manifest();

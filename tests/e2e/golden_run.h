@@ -18,6 +18,8 @@ namespace lorikeet::testing {
 
 // golden/tiny/README.md section 2: weights as stored, float32 arithmetic.
 inline constexpr double kMaxError = 2e-4;
+// The same section: merged weights rounded once to bf16.
+inline constexpr double kMaxErrorMergedBF16 = 0.2;
 
 // One set of goldens: a model and its adapters.
 struct GoldenRun {

@@ -19,9 +19,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// golden/tiny/README.md section 2: merged weights rounded once to bf16.
-constexpr double kMaxErrorBF16 = 0.2;
-
 // An adapter of the manifest, or several with scales.
 struct Merge {
   std::string name;
@@ -123,7 +120,7 @@ TEST(MergeGoldenTest, MergedInTheBasesTypeItIsWithinOneRounding) {
     const std::string output = JoinPath(temp, merge.name);
     const SubprocessResult r = RunMerge(model_dir, merge, output, {});
     ASSERT_EQ(r.exit_code, 0) << r.err;
-    CheckMerged(merge, output, kMaxErrorBF16);
+    CheckMerged(merge, output, kMaxErrorMergedBF16);
     // What no adapter touches is there as it was.
     PosixFileSystem fs;
     const auto file = SafetensorsFile::Open(

@@ -68,6 +68,31 @@ TEST(RunGoldenTest, TinyModelsWithAllAdaptersMixedMatchPeft) {
   }
 }
 
+// Served merged, in the base's place, while others run unmerged beside it.
+TEST(RunGoldenTest, MergedVariantsMatchPeft) {
+  const std::string tiny = TinyDir();
+  if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
+  const Json manifest = ReadJson(tiny + "/manifest.json");
+  size_t merged = 0;
+  for (const Json& model : manifest.Find("models")->items()) {
+    const GoldenRun c = MakeGoldenRun(
+        model, tiny, JoinPath(tiny, model.Find("dir")->AsString()));
+    const SubprocessResult exact =
+        RunGolden(c, c.input,
+                  {"--merge", "always", "--max-merged", "2", "--dtype", "f32"});
+    ASSERT_EQ(exact.exit_code, 0) << exact.err;
+    CompareWithGolden(c, exact.out);
+    const SubprocessResult rounded =
+        RunGolden(c, c.input, {"--merge", "always", "--max-merged", "3"});
+    ASSERT_EQ(rounded.exit_code, 0) << rounded.err;
+    CompareWithGolden(c, rounded.out, kMaxErrorMergedBF16);
+    for (const absl::string_view line : absl::StrSplit(rounded.out, '\n')) {
+      if (absl::StrContains(line, "\"variant\": \"merged\"")) ++merged;
+    }
+  }
+  EXPECT_GT(merged, 200u);
+}
+
 // int8 is not within the goldens' tolerance; what is asked for is that every
 // feature has a way over quantized weights that stays near.
 TEST(RunGoldenTest, EveryAdapterAnswersOverInt8) {

@@ -230,7 +230,9 @@ TEST_P(MergingTest, InAMixedBatchEachHasTheBitsOfItsVariantAlone) {
 TEST_P(MergingTest, AVariantIsKeptThroughPreemption) {
   options_.max_merged = 3;
   SetBlocks(14);  // of 32 tokens: a few sequences
-  ExpectAloneIsMixed(MixedRequests(24));
+  std::vector<EngineRequest> requests = MixedRequests(24);
+  for (EngineRequest& r : requests) r.stop.max_tokens = 50;
+  ExpectAloneIsMixed(requests);
   EXPECT_GT(engine().load().scheduler.preemptions, 0);
 }
 
