@@ -54,19 +54,19 @@ TEST(KvDomainTest, DiffersWithAllThatMakesKvDiffer) {
     return MakeKvDomain(tenant, of, adapters, from, variant, dtype);
   };
   const std::vector<KvAdapter> two = {{adapter, 1}, {base, 0.5f}};
-  const KvDomain all[] = {make("t", base, {{adapter, 1}}),
-                          make("u", base, {{adapter, 1}}),
-                          make("t", adapter, {{adapter, 1}}),
-                          make("t", base, {{base, 1}}),
-                          make("t", base, {{adapter, 0.5f}}),
-                          make("t", base, {{adapter, -1}}),
-                          make("t", base, {}),
-                          make("t", base, {{adapter, 1}}, 3),
-                          make("t", base, two),
-                          make("t", base, {two[1], two[0]}),
-                          make("t", base, {{adapter, 1}}, 0, DType::kBF16),
-                          make("t", base, {{adapter, 1}}, 0, DType::kF32,
-                               Variant::kMerged)};
+  const KvDomain all[] = {
+      make("t", base, {{adapter, 1}}),
+      make("u", base, {{adapter, 1}}),
+      make("t", adapter, {{adapter, 1}}),
+      make("t", base, {{base, 1}}),
+      make("t", base, {{adapter, 0.5f}}),
+      make("t", base, {{adapter, -1}}),
+      make("t", base, {}),
+      make("t", base, {{adapter, 1}}, 3),
+      make("t", base, two),
+      make("t", base, {two[1], two[0]}),
+      make("t", base, {{adapter, 1}}, 0, DType::kBF16),
+      make("t", base, {{adapter, 1}}, 0, DType::kF32, Variant::kMerged)};
   EXPECT_EQ(std::set<KvDomain>(std::begin(all), std::end(all)).size(),
             std::size(all));
   EXPECT_EQ(make("t", base, two), make("t", base, two));
