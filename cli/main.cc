@@ -13,6 +13,7 @@
 #include "cli/bench_train.h"
 #include "cli/demo.h"
 #include "cli/generate.h"
+#include "cli/job.h"
 #include "cli/merged.h"
 #include "cli/models.h"
 #include "cli/run.h"
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
   lorikeet::AddGenerateCommand(app, &exit_code);
   lorikeet::AddModelsCommand(app, &exit_code);
   lorikeet::AddMergedCommand(app, &exit_code);
+  lorikeet::AddJobCommands(app, &exit_code);
   CLI::App* adapter = lorikeet::AddAdapterCommands(app, &exit_code);
   lorikeet::AddAdapterVerifyCommand(*adapter, &exit_code);
   lorikeet::AddAdapterMergeCommand(*adapter, &exit_code);

@@ -13,6 +13,7 @@
 #include "lorikeet/v1/adapters.grpc.pb.h"
 #include "lorikeet/v1/admin.grpc.pb.h"
 #include "lorikeet/v1/inference.grpc.pb.h"
+#include "lorikeet/v1/training.grpc.pb.h"
 
 namespace lorikeet {
 namespace {
@@ -37,7 +38,8 @@ struct RpcClient::Impl {
         channel(NewChannel(flags.server)),
         inference(channel),
         adapters(channel),
-        admin(channel) {}
+        admin(channel),
+        training(channel) {}
 
   void Prepare(grpc::ClientContext* context) const {
     if (flags.timeout() == absl::InfiniteDuration()) return;
@@ -96,6 +98,7 @@ struct RpcClient::Impl {
   v1::InferenceService::Stub inference;
   v1::AdapterService::Stub adapters;
   v1::AdminService::Stub admin;
+  v1::TrainingService::Stub training;
 };
 
 RpcClient::RpcClient(const ServerFlags& flags)
@@ -174,6 +177,39 @@ absl::StatusOr<v1::Adapter> RpcClient::UnloadAdapter(
     const v1::UnloadAdapterRequest& request) {
   return impl_->Call(impl_->adapters, &v1::AdapterService::Stub::UnloadAdapter,
                      request);
+}
+
+absl::StatusOr<v1::TrainingJob> RpcClient::CreateTrainingJob(
+    const v1::CreateTrainingJobRequest& request) {
+  return impl_->Call(impl_->training,
+                     &v1::TrainingService::Stub::CreateTrainingJob, request);
+}
+
+absl::StatusOr<v1::TrainingJob> RpcClient::GetTrainingJob(
+    const v1::GetTrainingJobRequest& request) {
+  return impl_->Call(impl_->training,
+                     &v1::TrainingService::Stub::GetTrainingJob, request);
+}
+
+absl::StatusOr<v1::ListTrainingJobsResponse> RpcClient::ListTrainingJobs(
+    const v1::ListTrainingJobsRequest& request) {
+  return impl_->Call(impl_->training,
+                     &v1::TrainingService::Stub::ListTrainingJobs, request);
+}
+
+absl::StatusOr<v1::TrainingJob> RpcClient::CancelTrainingJob(
+    const v1::CancelTrainingJobRequest& request) {
+  return impl_->Call(impl_->training,
+                     &v1::TrainingService::Stub::CancelTrainingJob, request);
+}
+
+absl::Status RpcClient::WatchTrainingJob(
+    const v1::WatchTrainingJobRequest& request,
+    absl::FunctionRef<bool(const v1::TrainingJob&)> on_event) {
+  grpc::ClientContext context;
+  impl_->Prepare(&context);
+  const auto reader = impl_->training.WatchTrainingJob(&context, request);
+  return impl_->Drain<v1::TrainingJob>(context, *reader, on_event);
 }
 
 absl::Status RpcClient::WatchAdapters(

@@ -18,6 +18,7 @@
 #include "lorikeet/v1/adapters.pb.h"
 #include "lorikeet/v1/admin.pb.h"
 #include "lorikeet/v1/inference.pb.h"
+#include "lorikeet/v1/training.pb.h"
 
 namespace lorikeet {
 
@@ -75,6 +76,18 @@ class RpcClient {
       const v1::ListAuditEntriesRequest& request);
 
   absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
+  absl::StatusOr<v1::TrainingJob> CreateTrainingJob(
+      const v1::CreateTrainingJobRequest& request);
+  absl::StatusOr<v1::TrainingJob> GetTrainingJob(
+      const v1::GetTrainingJobRequest& request);
+  absl::StatusOr<v1::ListTrainingJobsResponse> ListTrainingJobs(
+      const v1::ListTrainingJobsRequest& request);
+  absl::Status WatchTrainingJob(
+      const v1::WatchTrainingJobRequest& request,
+      absl::FunctionRef<bool(const v1::TrainingJob&)> on_event);
+  absl::StatusOr<v1::TrainingJob> CancelTrainingJob(
+      const v1::CancelTrainingJobRequest& request);
+
   absl::StatusOr<v1::MergeState> GetMergeState();
   absl::StatusOr<v1::VerifyBaseResponse> VerifyBase();
 

@@ -7,21 +7,15 @@
 #include <string>
 
 #include "absl/strings/str_format.h"
+#include "cli/progress_bar.h"
 
 namespace lorikeet {
 namespace {
 
-constexpr int kBarWidth = 24;
 // Weight of the past in the loss that is shown.
 constexpr double kMemory = 0.9;
 // Between two lines where there is no terminal.
 constexpr absl::Duration kLineInterval = absl::Seconds(5);
-
-std::string Bar(double share) {
-  const int full = static_cast<int>(share * kBarWidth);
-  return std::string(static_cast<size_t>(full), '#') +
-         std::string(static_cast<size_t>(kBarWidth - full), '.');
-}
 
 std::string Time(absl::Duration d) {
   const int64_t seconds = absl::ToInt64Seconds(d);
@@ -76,7 +70,7 @@ void TrainProgress::ShowStep(const StepReport& step) {
   const double share =
       static_cast<double>(step.step) / static_cast<double>(job_.num_steps());
   absl::FPrintF(stderr, "%s[%s] step %d/%d  loss %.4f  %.0f tokens/s  ETA %s%s",
-                is_terminal_ ? "\r\033[K" : "", Bar(share), step.step,
+                is_terminal_ ? "\r\033[K" : "", ProgressBar(share), step.step,
                 job_.num_steps(), mean_loss_, tokens_per_second(), Time(left),
                 is_terminal_ ? "" : "\n");
   std::fflush(stderr);

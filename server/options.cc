@@ -202,6 +202,16 @@ void AddServeFlags(CLI::App& app, ServerOptions* o) {
                  "Directory whose adapters may be registered by path "
                  "(repeatable)")
       ->allow_extra_args(false);
+  app.add_option("--train-share", o->train_share,
+                 "Most of the compute time that training jobs take while "
+                 "requests are served, for example 0.2; when none are, jobs "
+                 "take all of it; 0 = no jobs")
+      ->check(CLI::Range(0.0, 0.9))
+      ->capture_default_str();
+  app.add_option("--training-root", o->training_roots,
+                 "Directory whose files may be named as data of a training job "
+                 "(repeatable)")
+      ->allow_extra_args(false);
   app.add_option("--lora-modules", o->lora_modules,
                  "name=path of adapters to register at start (repeatable)");
   app.add_option("--shutdown-timeout", o->shutdown_timeout_seconds,

@@ -59,6 +59,9 @@ struct ServerOptions {
   std::string host = "127.0.0.1";
   int grpc_port = 8001;   // 0 = any free port
   bool insecure = false;  // allow a host beyond loopback
+  // Training jobs: of the engine thread's time while it serves; 0 = no jobs.
+  double train_share = 0;
+  std::vector<std::string> training_roots;
   std::vector<std::string> adapter_roots;
   std::vector<std::string> lora_modules;  // name=path
   double shutdown_timeout_seconds = 30;

@@ -5,8 +5,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/reason.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "kernels/cpu/train/train_ops.h"
 #include "server/model_info.h"
 
 namespace lorikeet {
@@ -45,7 +47,8 @@ Server::Server(const ServerOptions& options, std::unique_ptr<Runtime> runtime)
                 runtime_->fs, runtime_->clock,
                 absl::Seconds(options.shutdown_timeout_seconds)),
       admin_(model_, *runtime_->adapters, *runtime_->engine, verifier_,
-             runtime_->clock, absl::Seconds(options.shutdown_timeout_seconds)) {}
+             runtime_->clock, absl::Seconds(options.shutdown_timeout_seconds)) {
+}
 
 Server::~Server() = default;
 
@@ -57,6 +60,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   ASSIGN_OR_RETURN(std::unique_ptr<Runtime> runtime, Runtime::Create(resolved));
   std::unique_ptr<Server> server(new Server(resolved, std::move(runtime)));
   RETURN_IF_ERROR(server->RegisterLoraModules());
+  RETURN_IF_ERROR(server->StartTraining());
   RETURN_IF_ERROR(server->Listen());
   return server;
 }
@@ -77,11 +81,41 @@ absl::Status Server::RegisterLoraModules() {
   return absl::OkStatus();
 }
 
+absl::Status Server::StartTraining() {
+  absl::Status why_not;
+  if (options_.train_share == 0) {
+    why_not = WithReason(absl::FailedPreconditionError(
+                             "the server does not train: --train-share is 0"),
+                         "TRAINING_OFF");
+  } else if (!runtime_->ops->is_on_host()) {
+    why_not = WithReason(
+        absl::UnimplementedError(absl::StrCat("device ", runtime_->ops->Name(),
+                                              " has no operators of training")),
+        "TRAINING_UNSUPPORTED");
+  } else {
+    ASSIGN_OR_RETURN(train_ops_, CreateCpuTrainOps(*runtime_->pool));
+    const TrainingSubject subject{runtime_->fs, *runtime_->model,
+                                  runtime_->tokenizer.get(), *runtime_->ops,
+                                  *train_ops_};
+    JobRunner::Options options;
+    options.dir = JoinPath(options_.state_dir, "jobs");
+    options.share = options_.train_share;
+    ASSIGN_OR_RETURN(
+        jobs_,
+        JobRunner::Start(subject, *runtime_->engine, runtime_->clock, options,
+                         NewJobPublisher(*runtime_->adapters, gate_)));
+  }
+  training_ = std::make_unique<TrainingService>(
+      model_, *runtime_->adapters, runtime_->fs, options_.training_roots,
+      jobs_.get(), why_not);
+  return absl::OkStatus();
+}
+
 absl::Status Server::Listen() {
   GrpcServerOptions grpc;
   grpc.address = AddressOf(options_.host, options_.grpc_port);
-  ASSIGN_OR_RETURN(
-      grpc_, GrpcServer::Start(grpc, model_, generate_, adapters_, admin_));
+  ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(grpc, model_, generate_, adapters_,
+                                            admin_, *training_));
   admin_.SetDrainCallback([this] { grpc_->SetReady(false); });
   grpc_->SetReady(true);
   Log(LogLevel::kInfo, "ready",

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kernels/train_ops.h"
 #include "model/base_verifier.h"
 #include "server/frontend/adapter_service.h"
 #include "server/frontend/admin_service.h"
@@ -22,6 +23,8 @@
 #include "server/grpc/grpc_server.h"
 #include "server/options.h"
 #include "server/runtime.h"
+#include "server/training/job_runner.h"
+#include "server/training/training_service.h"
 
 namespace lorikeet {
 
@@ -53,6 +56,7 @@ class Server {
  private:
   Server(const ServerOptions& options, std::unique_ptr<Runtime> runtime);
   absl::Status RegisterLoraModules();
+  absl::Status StartTraining();
   absl::Status Listen();
 
   const ServerOptions options_;
@@ -65,6 +69,9 @@ class Server {
   GenerateService generate_;
   AdapterService adapters_;
   AdminService admin_;
+  std::unique_ptr<TrainOps> train_ops_;  // null: no jobs
+  std::unique_ptr<JobRunner> jobs_;      // the same
+  std::unique_ptr<TrainingService> training_;
   std::unique_ptr<GrpcServer> grpc_;
 };
 

@@ -12,9 +12,8 @@
 namespace lorikeet {
 namespace {
 
-absl::StatusOr<Dataset> ReadData(const TrainingSubject& subject,
-                                 const TrainingOptions& options,
-                                 const std::string& path) {
+DatasetOptions ReadingOf(const TrainingSubject& subject,
+                         const TrainingOptions& options) {
   const ModelConfig& config = subject.base.config();
   const bool context_is_shorter = config.max_position < options.token_budget;
   DatasetOptions reading;
@@ -28,7 +27,7 @@ absl::StatusOr<Dataset> ReadData(const TrainingSubject& subject,
   reading.max_tokens_of =
       context_is_shorter ? "the model's context of" : "--token-budget";
   reading.learn_all = options.learn_all;
-  return Dataset::Read(subject.fs, path, reading);
+  return reading;
 }
 
 TrainBatch All(const Dataset& data) {
@@ -48,9 +47,44 @@ Json DataJson(const std::string& path, const Dataset& data) {
 
 }  // namespace
 
+absl::StatusOr<TrainingData> TrainingJob::Read(const TrainingSubject& subject,
+                                               const TrainingFiles& files,
+                                               const TrainingOptions& options) {
+  RETURN_IF_ERROR(options.Check());
+  const DatasetOptions reading = ReadingOf(subject, options);
+  ASSIGN_OR_RETURN(Dataset data,
+                   Dataset::Read(subject.fs, files.data, reading));
+  TrainingData all{std::move(data), std::nullopt};
+  if (!files.eval.empty()) {
+    ASSIGN_OR_RETURN(all.eval, Dataset::Read(subject.fs, files.eval, reading));
+  }
+  return all;
+}
+
+absl::StatusOr<TrainingData> TrainingJob::Parse(const TrainingSubject& subject,
+                                                const TrainingOptions& options,
+                                                absl::string_view data,
+                                                absl::string_view eval) {
+  RETURN_IF_ERROR(options.Check());
+  const DatasetOptions reading = ReadingOf(subject, options);
+  ASSIGN_OR_RETURN(Dataset examples, Dataset::Parse(data, "job.data", reading));
+  TrainingData all{std::move(examples), std::nullopt};
+  if (!eval.empty()) {
+    ASSIGN_OR_RETURN(all.eval, Dataset::Parse(eval, "job.eval", reading));
+  }
+  return all;
+}
+
 absl::StatusOr<std::unique_ptr<TrainingJob>> TrainingJob::Create(
     const TrainingSubject& subject, const TrainingFiles& files,
     const TrainingOptions& options) {
+  ASSIGN_OR_RETURN(TrainingData data, Read(subject, files, options));
+  return Create(subject, files, options, std::move(data));
+}
+
+absl::StatusOr<std::unique_ptr<TrainingJob>> TrainingJob::Create(
+    const TrainingSubject& subject, const TrainingFiles& files,
+    const TrainingOptions& options, TrainingData data) {
   RETURN_IF_ERROR(options.Check());
   if (files.output.empty()) {
     return absl::InvalidArgumentError("--output is empty");
@@ -60,13 +94,8 @@ absl::StatusOr<std::unique_ptr<TrainingJob>> TrainingJob::Create(
     return absl::AlreadyExistsError(
         absl::StrCat(Quote(files.output), " is there already"));
   }
-  ASSIGN_OR_RETURN(Dataset data, ReadData(subject, options, files.data));
-  std::optional<Dataset> eval;
-  if (!files.eval.empty()) {
-    ASSIGN_OR_RETURN(eval, ReadData(subject, options, files.eval));
-  }
   auto job = std::unique_ptr<TrainingJob>(new TrainingJob(
-      subject, files, options, std::move(data), std::move(eval)));
+      subject, files, options, std::move(data.data), std::move(data.eval)));
   RETURN_IF_ERROR(job->MakeModel());
   RETURN_IF_ERROR(job->OpenState());
   ASSIGN_OR_RETURN(const int64_t steps_done, job->Restore());

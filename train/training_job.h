@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "adapters/state_dir.h"
 #include "base/file_system.h"
 #include "model/tokenizer/tokenizer.h"
@@ -53,8 +54,26 @@ struct TrainingFiles {
   std::optional<int64_t> tape_bytes;
 };
 
+// The examples, read and tokenized.
+struct TrainingData {
+  Dataset data;
+  std::optional<Dataset> eval;
+};
+
 class TrainingJob {
  public:
+  // Reads the files. Does not touch the operators, so that it may run beside
+  // them on another thread.
+  // Errors: INVALID_ARGUMENT naming option, or file and line; NOT_FOUND.
+  static absl::StatusOr<TrainingData> Read(const TrainingSubject& subject,
+                                           const TrainingFiles& files,
+                                           const TrainingOptions& options);
+  // The same of texts, which messages call job.data and job.eval; `eval` empty:
+  // none.
+  static absl::StatusOr<TrainingData> Parse(const TrainingSubject& subject,
+                                            const TrainingOptions& options,
+                                            absl::string_view data,
+                                            absl::string_view eval);
   // Reads the data, sets up the model and, with `resume`, its last checkpoint.
   //
   // Errors: INVALID_ARGUMENT naming option, file and line, or module;
@@ -64,6 +83,10 @@ class TrainingJob {
   static absl::StatusOr<std::unique_ptr<TrainingJob>> Create(
       const TrainingSubject& subject, const TrainingFiles& files,
       const TrainingOptions& options);
+  // The same with data that Read gave.
+  static absl::StatusOr<std::unique_ptr<TrainingJob>> Create(
+      const TrainingSubject& subject, const TrainingFiles& files,
+      const TrainingOptions& options, TrainingData data);
 
   // Does the next slice. Returns true when the output is there.
   //

@@ -1,6 +1,7 @@
 #include "train/training_options.h"
 
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -121,6 +122,64 @@ Json TrainingOptions::ToJson() const {
   json.Set("compute_dtype", Name(compute_dtype));
   json.Set("loss_on", learn_all ? "all" : "completion");
   return json;
+}
+
+absl::StatusOr<TrainingOptions> TrainingOptions::FromJson(const Json& json) {
+  if (!json.is_object()) {
+    return absl::InvalidArgumentError("training options are no object");
+  }
+  constexpr double kAny = std::numeric_limits<double>::max();
+  constexpr int64_t kAnyInt = std::numeric_limits<int64_t>::max();
+  JsonReader in(json, "training options");
+  TrainingOptions o;
+  ASSIGN_OR_RETURN(const std::string method, in.String("method", "lora"));
+  if (method == "full") o.method = TrainingMethod::kFull;
+  ASSIGN_OR_RETURN(o.rank, in.Int("rank", o.rank, 0, kAnyInt));
+  ASSIGN_OR_RETURN(o.alpha, in.Double("alpha", o.alpha, -kAny, kAny));
+  if (const Json* modules = in.Get("target_modules")) {
+    o.target_modules.clear();
+    if (!modules->is_array()) {
+      return in.Error("target_modules", "is no list");
+    }
+    for (const Json& name : modules->items()) {
+      if (!name.is_string()) return in.Error("target_modules", "has no names");
+      o.target_modules.push_back(name.AsString());
+    }
+  }
+  ASSIGN_OR_RETURN(o.use_rslora, in.Bool("rslora", o.use_rslora));
+  ASSIGN_OR_RETURN(o.use_dora, in.Bool("dora", o.use_dora));
+  ASSIGN_OR_RETURN(o.dropout, in.Double("dropout", o.dropout, 0, kAny));
+  ASSIGN_OR_RETURN(o.learning_rate,
+                   in.Double("learning_rate", o.learning_rate, -kAny, kAny));
+  ASSIGN_OR_RETURN(o.warmup_steps,
+                   in.Int("warmup_steps", o.warmup_steps, 0, kAnyInt));
+  ASSIGN_OR_RETURN(const std::string decay,
+                   in.String("schedule", NameOf(o.decay)));
+  o.decay =
+      decay == "cosine" ? Schedule::Decay::kCosine : Schedule::Decay::kLinear;
+  ASSIGN_OR_RETURN(o.weight_decay,
+                   in.Double("weight_decay", o.weight_decay, 0, kAny));
+  ASSIGN_OR_RETURN(o.clip_norm, in.Double("clip_norm", o.clip_norm, 0, kAny));
+  ASSIGN_OR_RETURN(o.batch_size,
+                   in.Int("batch_size", o.batch_size, 0, kAnyInt));
+  ASSIGN_OR_RETURN(
+      o.gradient_accumulation,
+      in.Int("gradient_accumulation", o.gradient_accumulation, 0, kAnyInt));
+  ASSIGN_OR_RETURN(o.token_budget,
+                   in.Int("token_budget", o.token_budget, 0, kAnyInt));
+  ASSIGN_OR_RETURN(o.steps, in.Int("steps", o.steps, 0, kAnyInt));
+  ASSIGN_OR_RETURN(o.epochs, in.Int("epochs", o.epochs, 0, kAnyInt));
+  ASSIGN_OR_RETURN(
+      const int64_t seed,
+      in.Int("seed", 0, std::numeric_limits<int64_t>::min(), kAnyInt));
+  o.seed = static_cast<uint64_t>(seed);
+  ASSIGN_OR_RETURN(const std::string compute,
+                   in.String("compute_dtype", "f32"));
+  if (compute == Name(DType::kBF16)) o.compute_dtype = DType::kBF16;
+  ASSIGN_OR_RETURN(const std::string loss_on,
+                   in.String("loss_on", "completion"));
+  o.learn_all = loss_on == "all";
+  return o;
 }
 
 }  // namespace lorikeet

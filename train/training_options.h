@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "adapters/peft_config.h"
 #include "base/json.h"
 #include "kernels/dtype.h"
@@ -58,6 +59,8 @@ struct TrainingOptions {
   PeftConfig Peft() const;
 
   Json ToJson() const;
+  // Errors: INVALID_ARGUMENT naming the member if it is not what ToJson gave.
+  static absl::StatusOr<TrainingOptions> FromJson(const Json& json);
 };
 
 }  // namespace lorikeet

@@ -181,7 +181,9 @@ void EngineImpl::Step() {
   if (plan.empty()) {
     scheduler_->Commit({});
     UpdateLoad(clock_.Now());
-    if (!WorkBetweenSteps(kIdleSlice, /*is_idle=*/true)) WaitForWork();
+    if (!WorkBetweenSteps(kIdleSlice, /*is_idle=*/true) && !WorkInGap()) {
+      WaitForWork();
+    }
     return;
   }
   const StepInput& input =
@@ -195,6 +197,15 @@ void EngineImpl::Step() {
   UpdateLoad(now);  // Whoever hears of an end finds it counted.
   Publish(now);
   WorkBetweenSteps(kMergeShare * (now - start), /*is_idle=*/false);
+  if (gap_work_ != nullptr) gap_work_->AfterStep(now - start);
+}
+
+bool EngineImpl::WorkInGap() {
+  return gap_work_ != nullptr && gap_work_->WhileIdle();
+}
+
+void EngineImpl::SetGapWork(GapWork* work) {
+  inbox_->Run([this, work] { gap_work_ = work; });
 }
 
 void EngineImpl::FailStep(const absl::Status& status) {

@@ -31,6 +31,7 @@
 #include "kernels/ops.h"
 #include "model/model.h"
 #include "model/tokenizer/tokenizer.h"
+#include "server/engine/gap_work.h"
 #include "server/scheduler/merge_chooser.h"
 #include "server/scheduler/scheduler.h"
 
@@ -243,6 +244,11 @@ class Engine {
   virtual void WaitUntilIdle() = 0;
   // Held: requests queue up but no step runs. For `run --admit-seed`.
   virtual void SetHeld(bool held) = 0;
+  // From when this returns the engine's thread does that work beside serving,
+  // and none that was set before; null: none. Lives until it is taken away.
+  virtual void SetGapWork(GapWork*) {}
+  // Makes the engine's thread look for gap work again.
+  virtual void Wake() {}
 };
 
 }  // namespace lorikeet

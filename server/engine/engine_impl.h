@@ -67,6 +67,8 @@ class EngineImpl final : public Engine {
   const EngineOptions& options() const override { return options_; }
   void WaitUntilIdle() override;
   void SetHeld(bool held) override { inbox_->SetHeld(held); }
+  void SetGapWork(GapWork* work) override;
+  void Wake() override { inbox_->Wake(); }
 
  private:
   // ---- any thread ----------------------------------------------------------
@@ -115,6 +117,7 @@ class EngineImpl final : public Engine {
   void LeaveMergeLine(RequestState* request);
   // Merges and measures for about `budget`; false: there is nothing to do.
   bool WorkBetweenSteps(absl::Duration budget, bool is_idle);
+  bool WorkInGap();
   bool MeasureCosts(bool is_idle);
   void ObserveRows(const StepPlan& plan, absl::Duration now);
 
@@ -133,7 +136,8 @@ class EngineImpl final : public Engine {
   BatchBuilder builder_;
   RequestTable requests_;
   std::unique_ptr<MergedResidency> merged_;  // null: nothing is merged
-  std::unique_ptr<StepCostProbe> probe_;     // null: nothing is measured now
+  GapWork* gap_work_ = nullptr;
+  std::unique_ptr<StepCostProbe> probe_;  // null: nothing is measured now
   MergeChooser chooser_;
   bool uses_auto_ = false;
   std::optional<absl::Duration> measured_;  // when

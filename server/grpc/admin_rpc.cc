@@ -1,17 +1,15 @@
 #include "server/grpc/admin_rpc.h"
 
-#include <grpcpp/alarm.h>
-
 #include <memory>
 #include <optional>
 #include <utility>
 
-#include "base/mutex.h"
 #include "base/status.h"
 #include "lorikeet/v1/admin.grpc.pb.h"
 #include "server/grpc/call.h"
 #include "server/grpc/convert.h"
 #include "server/grpc/convert_merges.h"
+#include "server/grpc/periodic_call.h"
 
 namespace lorikeet {
 namespace {
@@ -28,79 +26,7 @@ using Context = grpc::CallbackServerContext;
 using Bytes = grpc::ByteBuffer;
 using Unary = grpc::ServerUnaryReactor;
 
-constexpr absl::Duration kDefaultInterval = absl::Seconds(1);
-constexpr absl::Duration kMinInterval = absl::Milliseconds(100);
-constexpr absl::Duration kMaxInterval = absl::Hours(1);
 constexpr absl::Duration kMaxDrain = absl::Hours(24);
-
-// WatchLoad: a write, then the interval by an alarm, and so on until the caller
-// cancels.
-class LoadWatchCall final : public grpc::ServerWriteReactor<Bytes>,
-                            public std::enable_shared_from_this<LoadWatchCall> {
- public:
-  explicit LoadWatchCall(AdminService& service) : service_(service) {}
-
-  void Start(const absl::StatusOr<absl::Duration>& interval) {
-    self_ = shared_from_this();
-    MutexLock lock(&mu_);
-    if (!interval.ok()) {
-      EndLocked(interval.status());
-      return;
-    }
-    interval_ = *interval;
-    WriteLocked();
-  }
-
-  void OnWriteDone(bool ok) override {
-    MutexLock lock(&mu_);
-    if (ended_) return;
-    if (!ok) {
-      EndLocked(absl::CancelledError("the caller went away"));
-      return;
-    }
-    const gpr_timespec at =
-        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                     gpr_time_from_millis(absl::ToInt64Milliseconds(interval_),
-                                          GPR_TIMESPAN));
-    // Weak: the alarm keeps its callback, and this keeps the alarm.
-    alarm_.Set(at, [weak = weak_from_this()](bool fired) {
-      const std::shared_ptr<LoadWatchCall> self = weak.lock();
-      if (self == nullptr) return;
-      MutexLock alarm_lock(&self->mu_);
-      if (fired && !self->ended_) self->WriteLocked();
-    });
-  }
-  void OnCancel() override {
-    MutexLock lock(&mu_);
-    EndLocked(absl::CancelledError("the caller cancelled"));
-  }
-  void OnDone() override {
-    const std::shared_ptr<LoadWatchCall> self = std::move(self_);
-    alarm_.Cancel();
-  }
-
- private:
-  void WriteLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    v1::Load load;
-    ToProto(service_.Load(), &load);
-    message_ = ToByteBuffer(load);
-    StartWrite(&message_);
-  }
-  void EndLocked(const absl::Status& status)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (ended_) return;
-    ended_ = true;
-    Finish(ToGrpcStatus(status));
-  }
-
-  AdminService& service_;
-  std::shared_ptr<LoadWatchCall> self_;
-  Mutex mu_;
-  bool ended_ ABSL_GUARDED_BY(mu_) = false;
-  absl::Duration interval_ ABSL_GUARDED_BY(mu_);
-  Bytes message_;  // of the write in flight
-  grpc::Alarm alarm_;
-};
 
 class AdminRpc final : public RawService {
  public:
@@ -131,9 +57,12 @@ class AdminRpc final : public RawService {
 
   grpc::ServerWriteReactor<Bytes>* WatchLoad(Context* context,
                                              const Bytes* in) override {
-    const auto call = std::make_shared<LoadWatchCall>(service_);
-    call->Start(ReadInterval(*context, *in));
-    return call.get();
+    return PeriodicCall::Start(ReadInterval(*context, *in),
+                               [this]() -> absl::StatusOr<PeriodicCall::Next> {
+                                 v1::Load load;
+                                 ToProto(service_.Load(), &load);
+                                 return PeriodicCall::Next{ToByteBuffer(load)};
+                               });
   }
 
   Unary* DrainServer(Context* context, const Bytes* in, Bytes* out) override {
@@ -185,9 +114,7 @@ class AdminRpc final : public RawService {
     v1::WatchLoadRequest request;
     RETURN_IF_ERROR(SetRequestId(context).status());
     RETURN_IF_ERROR(ReadRequest(in, &request));
-    if (!request.has_interval()) return kDefaultInterval;
-    return ToDuration("interval", request.interval(), kMinInterval,
-                      kMaxInterval);
+    return PeriodicCall::IntervalOf(request);
   }
 
   absl::StatusOr<v1::DrainServerResponse> Drain(

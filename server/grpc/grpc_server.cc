@@ -19,6 +19,7 @@
 #include "server/grpc/adapter_rpc.h"
 #include "server/grpc/admin_rpc.h"
 #include "server/grpc/inference_rpc.h"
+#include "server/grpc/training_rpc.h"
 
 namespace lorikeet {
 namespace {
@@ -31,9 +32,12 @@ constexpr int kAdmitThreads = 1;
 // Turning events into messages is a few microseconds each.
 constexpr int kPumpThreads = 2;
 
-constexpr const char* kReadyNames[] = {
-    "", "readiness", "lorikeet.v1.InferenceService",
-    "lorikeet.v1.AdapterService", "lorikeet.v1.AdminService"};
+constexpr const char* kReadyNames[] = {"",
+                                       "readiness",
+                                       "lorikeet.v1.InferenceService",
+                                       "lorikeet.v1.AdapterService",
+                                       "lorikeet.v1.AdminService",
+                                       "lorikeet.v1.TrainingService"};
 
 // Protobuf prints to stderr whatever a caller sends that is no UTF-8; the
 // caller is told, the log need not fill.
@@ -76,7 +80,7 @@ class GrpcServerImpl final : public GrpcServer {
  public:
   GrpcServerImpl(const GrpcServerOptions& options, const ModelInfo& model,
                  GenerateService& generate, AdapterService& adapters,
-                 AdminService& admin)
+                 AdminService& admin, TrainingService& training)
       : small_("grpc-small", kSmallThreads, options.max_waiting_small),
         slow_("grpc-slow", kSlowThreads, options.max_waiting_slow),
         upload_("grpc-upload", kUploadThreads, options.max_waiting_uploads),
@@ -85,7 +89,8 @@ class GrpcServerImpl final : public GrpcServer {
         pump_("grpc-pump", kPumpThreads, std::numeric_limits<size_t>::max()),
         inference_rpc_(NewInferenceRpc(generate, {admit_, pump_, small_})),
         adapter_rpc_(NewAdapterRpc(adapters, model, {small_, slow_, upload_})),
-        admin_rpc_(NewAdminRpc(admin, small_, slow_)) {}
+        admin_rpc_(NewAdminRpc(admin, small_, slow_)),
+        training_rpc_(NewTrainingRpc(training, small_, slow_)) {}
 
   ~GrpcServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
@@ -101,6 +106,7 @@ class GrpcServerImpl final : public GrpcServer {
     builder.RegisterService(inference_rpc_.get());
     builder.RegisterService(adapter_rpc_.get());
     builder.RegisterService(admin_rpc_.get());
+    builder.RegisterService(training_rpc_.get());
     server_ = builder.BuildAndStart();
     const bool is_unix = options.address.rfind("unix:", 0) == 0;
     if (server_ == nullptr || port <= 0) {
@@ -139,6 +145,7 @@ class GrpcServerImpl final : public GrpcServer {
   const std::unique_ptr<grpc::Service> inference_rpc_;
   const std::unique_ptr<grpc::Service> adapter_rpc_;
   const std::unique_ptr<grpc::Service> admin_rpc_;
+  const std::unique_ptr<grpc::Service> training_rpc_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
   std::atomic<bool> down_ = false;
@@ -148,9 +155,10 @@ class GrpcServerImpl final : public GrpcServer {
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
     const GrpcServerOptions& options, const ModelInfo& model,
-    GenerateService& generate, AdapterService& adapters, AdminService& admin) {
+    GenerateService& generate, AdapterService& adapters, AdminService& admin,
+    TrainingService& training) {
   auto server = std::make_unique<GrpcServerImpl>(options, model, generate,
-                                                 adapters, admin);
+                                                 adapters, admin, training);
   if (const absl::Status status = server->Listen(options); !status.ok()) {
     return status;
   }

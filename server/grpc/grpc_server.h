@@ -1,8 +1,8 @@
-// A GrpcServer is the gRPC way in: lorikeet.v1's three services, health and
+// A GrpcServer is the gRPC way in: lorikeet.v1's services, health and
 // reflection, on one port.
 //
 // Health (grpc.health.v1): "liveness" is SERVING as long as the server is up;
-// "readiness", "" and the three services become SERVING when SetReady says so.
+// "readiness", "" and the services become SERVING when SetReady says so.
 //
 // Thread-safe.
 
@@ -18,6 +18,7 @@
 #include "server/frontend/admin_service.h"
 #include "server/frontend/generate_service.h"
 #include "server/frontend/model_info.h"
+#include "server/training/training_service.h"
 
 namespace lorikeet {
 
@@ -50,7 +51,8 @@ class GrpcServer {
   // Errors: UNAVAILABLE naming the address if it cannot be listened on.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
       const GrpcServerOptions& options, const ModelInfo& model,
-      GenerateService& generate, AdapterService& adapters, AdminService& admin);
+      GenerateService& generate, AdapterService& adapters, AdminService& admin,
+      TrainingService& training);
   virtual ~GrpcServer() = default;  // shuts down, cancelling what runs
 
   // The port listened on; 0 for a Unix socket.

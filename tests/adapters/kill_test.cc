@@ -362,7 +362,7 @@ void FillRegistry(const std::string& dir, int adapters) {
         DigestOfAdapter(fs, content, PeftLimits())->ToHex();
     stdfs::rename(content, absl::StrCat(dir, "/adapters/", digest));
     run(absl::StrCat("INSERT INTO adapters VALUES ('default', 'n", i,
-                     "', 'u', '', '', '[]', 0, ", i, ", 1, 1)"));
+                     "', 'u', '', '', '[]', 0, ", i, ", 1, 1, '')"));
     run(absl::StrCat(
         "INSERT INTO versions VALUES ('default', 'n", i, "', 1, '", digest,
         "', '", base,
