@@ -62,6 +62,12 @@ absl::Status TrainingOptions::Check() const {
   RETURN_IF_ERROR(CheckInt("--token-budget", token_budget, 2, kMaxBudget));
   RETURN_IF_ERROR(CheckInt("--steps", steps, 0, kMaxCount));
   RETURN_IF_ERROR(CheckInt("--epochs", epochs, 0, kMaxCount));
+  // As JSON has integers, so that a record says it exactly.
+  if (seed > uint64_t{std::numeric_limits<int64_t>::max()}) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--seed is ", seed, ", expected an integer in [0, ",
+                     std::numeric_limits<int64_t>::max(), "]"));
+  }
   if ((steps > 0) == (epochs > 0)) {
     return absl::InvalidArgumentError(absl::StrCat("--steps is ", steps,
                                                    " and --epochs ", epochs,
@@ -169,9 +175,7 @@ absl::StatusOr<TrainingOptions> TrainingOptions::FromJson(const Json& json) {
                    in.Int("token_budget", o.token_budget, 0, kAnyInt));
   ASSIGN_OR_RETURN(o.steps, in.Int("steps", o.steps, 0, kAnyInt));
   ASSIGN_OR_RETURN(o.epochs, in.Int("epochs", o.epochs, 0, kAnyInt));
-  ASSIGN_OR_RETURN(
-      const int64_t seed,
-      in.Int("seed", 0, std::numeric_limits<int64_t>::min(), kAnyInt));
+  ASSIGN_OR_RETURN(const int64_t seed, in.Int("seed", 0, 0, kAnyInt));
   o.seed = static_cast<uint64_t>(seed);
   ASSIGN_OR_RETURN(const std::string compute,
                    in.String("compute_dtype", "f32"));
