@@ -28,7 +28,8 @@ BatchPass::BatchPass(const TrainModel& model, TrainOps& train, Ops& ops,
       train_(train),
       ops_(ops),
       num_layers_(model.config().num_layers),
-      tile_rows_(TileRows(model.config())),
+      tile_rows_(options.loss_rows > 0 ? options.loss_rows
+                                       : TileRows(model.config())),
       rope_(model.config()),
       layer_pass_(model, train, ops, options.max_tokens),
       inputs_(static_cast<size_t>(num_layers_)) {
@@ -74,7 +75,11 @@ void BatchPass::Begin(const TrainBatch& batch, float loss_scale,
 int64_t BatchPass::SlicesOf(int64_t targets) const {
   const int64_t tiles =
       std::max<int64_t>(1, (targets + tile_rows_ - 1) / tile_rows_);
-  return 1 + num_layers_ + tiles + (num_layers_ - model_.first_trained_layer());
+  int64_t slices = 1 + num_layers_ * LayerPass::kForwardParts + 2 * tiles;
+  for (int64_t i = model_.first_trained_layer(); i < num_layers_; ++i) {
+    slices += BackwardPartsOf(i);
+  }
+  return slices;
 }
 
 int64_t BatchPass::num_exact() const {
@@ -90,10 +95,13 @@ bool BatchPass::RunSlice() {
     case Stage::kEmbed:
       Embed();
       next_ = 0;
+      part_ = 0;
       stage_ = Stage::kForward;
       return false;
     case Stage::kForward:
-      ForwardLayer(next_);
+      ForwardLayer(next_, part_);
+      if (++part_ < LayerPass::kForwardParts) return false;
+      part_ = 0;
       if (++next_ < num_layers_) return false;
       next_ = 0;
       PrepareLoss();
@@ -101,15 +109,24 @@ bool BatchPass::RunSlice() {
       return false;
     case Stage::kLoss:
       LossTile();
+      stage_ = Stage::kLossBackward;
+      return false;
+    case Stage::kLossBackward:
+      LossTileBackward();
       next_ += tile_rows_;
-      if (next_ < num_targets()) return false;
+      if (next_ < num_targets()) {
+        stage_ = Stage::kLoss;
+        return false;
+      }
       FinishLoss();
       next_ = num_layers_ - 1;
       stage_ = wants_gradient() && num_targets() > 0 ? Stage::kBackward
                                                      : Stage::kDone;
       return stage_ == Stage::kDone;
     case Stage::kBackward:
-      BackwardLayer(next_);
+      BackwardLayer(next_, part_);
+      if (++part_ < BackwardPartsOf(next_)) return false;
+      part_ = 0;
       if (--next_ >= model_.first_trained_layer()) return false;
       if (model_.embedding_gradient().data != nullptr) {
         train_.EmbedBackward(tokens_, gradient_.view(),
@@ -149,13 +166,13 @@ Tensor BatchPass::Input(int64_t layer) {
       .Resize(n, model_.config().hidden_size);
 }
 
-void BatchPass::ForwardLayer(int64_t layer) {
+void BatchPass::ForwardLayer(int64_t layer, int part) {
   // The tape of a layer that is computed again later is not worth filling.
   const bool is_kept = IsTrained(layer) && layer >= num_layers_ - kept_layers_;
   const Tensor input = Input(layer);
   const Tensor output = Input(layer + 1);
-  layer_pass_.Forward(model_.layers()[static_cast<size_t>(layer)], rows_, input,
-                      is_kept, is_kept ? TapeOf(layer) : spare_, output,
+  layer_pass_.Forward(part, model_.layers()[static_cast<size_t>(layer)], rows_,
+                      input, is_kept, is_kept ? TapeOf(layer) : spare_, output,
                       stream_);
 }
 
@@ -169,7 +186,7 @@ void BatchPass::PrepareLoss() {
 }
 
 void BatchPass::LossTile() {
-  const int64_t rows = std::min(tile_rows_, num_targets() - next_);
+  const int64_t rows = RowsOfTile();
   if (rows <= 0) return;
   const size_t begin = static_cast<size_t>(next_);
   const size_t count = static_cast<size_t>(rows);
@@ -180,7 +197,13 @@ void BatchPass::LossTile() {
                       loss_scale_, std::span(losses_).subspan(begin, count),
                       stream_);
   for (size_t i = begin; i < begin + count; ++i) loss_sum_ += losses_[i].loss;
-  if (!wants_gradient()) return;
+}
+
+void BatchPass::LossTileBackward() {
+  const int64_t rows = RowsOfTile();
+  if (rows <= 0 || !wants_gradient()) return;
+  const Tensor logits = logits_.view();
+  const Tensor x = normed_.view().Rows(next_, rows);
   train_.LinearBackward(logits, model_.lm_head(), false,
                         normed_gradient_.view().Rows(next_, rows), stream_);
   if (model_.lm_head_gradient().data != nullptr) {
@@ -204,18 +227,25 @@ void BatchPass::FinishLoss() {
   }
 }
 
-void BatchPass::BackwardLayer(int64_t layer) {
+int BatchPass::BackwardPartsOf(int64_t layer) const {
+  const bool is_kept = layer >= num_layers_ - kept_layers_;
+  return (is_kept ? 0 : LayerPass::kForwardParts) + LayerPass::kBackwardParts;
+}
+
+void BatchPass::BackwardLayer(int64_t layer, int part) {
   const TrainLayer& weights = model_.layers()[static_cast<size_t>(layer)];
   const Tensor input = inputs_[static_cast<size_t>(layer)].view();
   LayerTape& tape = TapeOf(layer);
-  if (layer < num_layers_ - kept_layers_) {
-    layer_pass_.Forward(weights, rows_, input, /*is_trained=*/true, tape,
+  const int again = BackwardPartsOf(layer) - LayerPass::kBackwardParts;
+  if (part < again) {
+    layer_pass_.Forward(part, weights, rows_, input, /*is_trained=*/true, tape,
                         /*output=*/{}, stream_);
+    return;
   }
   const bool wants_input = layer > model_.first_trained_layer() ||
                            model_.embedding_gradient().data != nullptr;
-  layer_pass_.Backward(weights, rows_, input, tape, gradient_.view(),
-                       wants_input, stream_);
+  layer_pass_.Backward(part - again, weights, rows_, input, tape,
+                       gradient_.view(), wants_input, stream_);
 }
 
 }  // namespace lorikeet

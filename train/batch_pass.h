@@ -1,6 +1,6 @@
 // A BatchPass carries one batch through the model: forward, loss, backward, in
-// slices of about a layer's work, so that a server can serve between them. The
-// result does not depend on where the caller pauses.
+// slices of a fraction of a layer's work, so that a server can serve between
+// them. The result does not depend on where the caller pauses.
 //
 // Each layer's input is kept; what else its backward pass needs is kept for as
 // many of the last layers as the budget allows, and computed again for the
@@ -12,6 +12,7 @@
 #ifndef LORIKEET_TRAIN_BATCH_PASS_H_
 #define LORIKEET_TRAIN_BATCH_PASS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -28,6 +29,7 @@ namespace lorikeet {
 struct BatchPassOptions {
   int64_t max_tokens = 512;  // of a batch
   int64_t tape_bytes = 0;    // for what may also be computed again
+  int64_t loss_rows = 0;     // whose logits exist at once; 0: some hundred
 };
 
 // A tape with which training takes somewhat more than twice the memory of the
@@ -62,7 +64,7 @@ class BatchPass {
   int64_t num_exact() const;
 
  private:
-  enum class Stage { kEmbed, kForward, kLoss, kBackward, kDone };
+  enum class Stage { kEmbed, kForward, kLoss, kLossBackward, kBackward, kDone };
 
   bool wants_gradient() const { return loss_scale_ != 0; }
   bool IsTrained(int64_t layer) const {
@@ -75,11 +77,17 @@ class BatchPass {
     return kept >= 0 ? kept_[static_cast<size_t>(kept)] : spare_;
   }
   void Embed();
-  void ForwardLayer(int64_t layer);
+  void ForwardLayer(int64_t layer, int part);
   void PrepareLoss();
+  int64_t RowsOfTile() const {
+    return std::min(tile_rows_, num_targets() - next_);
+  }
   void LossTile();
+  void LossTileBackward();
   void FinishLoss();
-  void BackwardLayer(int64_t layer);
+  // Parts of a layer that is computed again come first.
+  int BackwardPartsOf(int64_t layer) const;
+  void BackwardLayer(int64_t layer, int part);
 
   const TrainModel& model_;
   TrainOps& train_;
@@ -95,6 +103,7 @@ class BatchPass {
   float loss_scale_ = 0;
   Stage stage_ = Stage::kDone;
   int64_t next_ = 0;  // layer or tile
+  int part_ = 0;      // of the layer
   std::vector<Token> tokens_;
   std::vector<SequenceRows> sequences_;
   std::vector<int32_t> target_rows_;  // whose logits predict a target

@@ -147,84 +147,105 @@ void LayerPass::ForwardAttention(const TrainLayer& layer, const LayerRows& rows,
                    tape.lse, stream);
 }
 
-void LayerPass::Forward(const TrainLayer& layer, const LayerRows& rows,
-                        ConstTensor residual, bool is_trained, LayerTape& tape,
-                        Tensor output, Stream& stream) {
-  const int64_t n = residual.rows;
-  tape.Resize(config_, layer, n, max_rows_);
-  ForwardAttention(layer, rows, residual, is_trained, tape, stream);
+void LayerPass::ForwardGateUp(const TrainLayer& layer, const LayerRows& rows,
+                              ConstTensor residual, bool is_trained,
+                              LayerTape& tape, Stream& stream) {
   const auto linear = [&](Projection p, ConstTensor x, Tensor y) {
     const LinearTape& own = tape.linears[static_cast<size_t>(p)];
     linear_.Forward(layer[p], x, rows.dropout, is_trained ? &own : nullptr, y,
                     stream);
   };
-  const Tensor middle = tape.middle;
-  linear(Projection::kO, tape.attention, middle);
-  ops_.ResidualAdd(residual, middle, stream);
-  const Tensor x = normed_.Resize(n, config_.hidden_size);
-  RmsNorm(middle, layer.post_norm, x, stream);
-  const Tensor gate = tape.gate;
-  const Tensor up = tape.up;
-  linear(Projection::kGate, x, gate);
-  linear(Projection::kUp, x, up);
+  linear(Projection::kO, tape.attention, tape.middle);
+  ops_.ResidualAdd(residual, tape.middle, stream);
+  const Tensor x = normed_.Resize(residual.rows, config_.hidden_size);
+  RmsNorm(tape.middle, layer.post_norm, x, stream);
+  linear(Projection::kGate, x, tape.gate);
+  linear(Projection::kUp, x, tape.up);
+}
+
+void LayerPass::ForwardDown(const TrainLayer& layer, const LayerRows& rows,
+                            bool is_trained, LayerTape& tape, Tensor output,
+                            Stream& stream) {
+  const int64_t n = tape.middle.rows;
+  const LinearTape& own = tape.linears[static_cast<size_t>(Projection::kDown)];
+  const auto down = [&](ConstTensor x, Tensor y) {
+    linear_.Forward(layer[Projection::kDown], x, rows.dropout,
+                    is_trained ? &own : nullptr, y, stream);
+  };
   // A tape that is filled again lacks only what `down` has on it.
   const TrainLora* lora = layer[Projection::kDown].lora.get();
   if (output.data == nullptr && lora == nullptr) return;
   const Tensor mlp = mlp_.Resize(n, config_.intermediate_size);
-  ops_.SiluMul(gate, up, mlp, stream);
+  ops_.SiluMul(tape.gate, tape.up, mlp, stream);
   if (output.data == nullptr) {
-    linear(Projection::kDown, mlp, lora->is_dora() ? x : Tensor());
+    down(mlp,
+         lora->is_dora() ? normed_.Resize(n, config_.hidden_size) : Tensor());
     return;
   }
-  linear(Projection::kDown, mlp, output);
-  ops_.ResidualAdd(middle, output, stream);
+  down(mlp, output);
+  ops_.ResidualAdd(tape.middle, output, stream);
 }
 
-void LayerPass::BackwardMlp(const TrainLayer& layer, const LayerRows& rows,
-                            const LayerTape& tape, Tensor gradient,
-                            Stream& stream) {
+void LayerPass::Forward(int part, const TrainLayer& layer,
+                        const LayerRows& rows, ConstTensor residual,
+                        bool is_trained, LayerTape& tape, Tensor output,
+                        Stream& stream) {
+  switch (part) {
+    case 0:
+      tape.Resize(config_, layer, residual.rows, max_rows_);
+      return ForwardAttention(layer, rows, residual, is_trained, tape, stream);
+    case 1:
+      return ForwardGateUp(layer, rows, residual, is_trained, tape, stream);
+    default:
+      return ForwardDown(layer, rows, is_trained, tape, output, stream);
+  }
+}
+
+void LayerPass::BackwardDown(const TrainLayer& layer, const LayerRows& rows,
+                             const LayerTape& tape, Tensor gradient,
+                             Stream& stream) {
   const int64_t n = gradient.rows;
-  const Tensor gate = tape.gate;
-  const Tensor up = tape.up;
-  const auto linear = [&](Projection p, ConstTensor x, Tensor dy,
-                          bool accumulate, Tensor dx) {
-    linear_.Backward(layer[p], x, rows.dropout,
-                     tape.linears[static_cast<size_t>(p)], dy, accumulate, dx,
-                     stream);
-  };
   const Tensor mlp = mlp_.Resize(n, config_.intermediate_size);
-  ops_.SiluMul(gate, up, mlp, stream);
+  ops_.SiluMul(tape.gate, tape.up, mlp, stream);
   // The backward pass of a linear may change its dy.
   const Tensor dy = output_gradient_.Resize(n, config_.hidden_size);
   Copy(gradient, dy);
   const Tensor dup = up_gradient_.Resize(n, config_.intermediate_size);
-  linear(Projection::kDown, mlp, dy, false, dup);
+  linear_.Backward(layer[Projection::kDown], mlp, rows.dropout,
+                   tape.linears[static_cast<size_t>(Projection::kDown)], dy,
+                   /*accumulate=*/false, dup, stream);
   const Tensor dgate = gate_gradient_.Resize(n, config_.intermediate_size);
-  train_.SiluMulBackward(gate, up, dup, dgate, dup, stream);
+  train_.SiluMulBackward(tape.gate, tape.up, dup, dgate, dup, stream);
+}
+
+void LayerPass::BackwardGateUp(const TrainLayer& layer, const LayerRows& rows,
+                               const LayerTape& tape, Tensor gradient,
+                               Stream& stream) {
+  const int64_t n = gradient.rows;
   const Tensor x = normed_.Resize(n, config_.hidden_size);
   RmsNorm(tape.middle, layer.post_norm, x, stream);
   const Tensor dx = normed_gradient_.Resize(n, config_.hidden_size);
-  linear(Projection::kGate, x, dgate, false, dx);
-  linear(Projection::kUp, x, dup, true, dx);
-  RmsNormBackward(tape.middle, layer.post_norm, dx, true, gradient, stream);
-}
-
-void LayerPass::BackwardAttention(const TrainLayer& layer,
-                                  const LayerRows& rows, ConstTensor residual,
-                                  const LayerTape& tape, Tensor gradient,
-                                  bool wants_input, Stream& stream) {
-  const int64_t n = gradient.rows;
-  const int64_t d = config_.head_dim;
-  const auto linear = [&](Projection p, ConstTensor x, Tensor dy,
-                          bool accumulate, Tensor dx) {
+  const auto linear = [&](Projection p, Tensor dy, bool accumulate) {
     linear_.Backward(layer[p], x, rows.dropout,
                      tape.linears[static_cast<size_t>(p)], dy, accumulate, dx,
                      stream);
   };
+  linear(Projection::kGate, gate_gradient_.view(), false);
+  linear(Projection::kUp, up_gradient_.view(), true);
+  RmsNormBackward(tape.middle, layer.post_norm, dx, true, gradient, stream);
+}
+
+void LayerPass::BackwardAttention(const TrainLayer& layer,
+                                  const LayerRows& rows, const LayerTape& tape,
+                                  Tensor gradient, Stream& stream) {
+  const int64_t n = gradient.rows;
+  const int64_t d = config_.head_dim;
   const Tensor dy = output_gradient_.Resize(n, config_.hidden_size);
   Copy(gradient, dy);
   const Tensor dattention = attention_gradient_.Resize(n, config_.q_dim());
-  linear(Projection::kO, tape.attention, dy, false, dattention);
+  linear_.Backward(layer[Projection::kO], tape.attention, rows.dropout,
+                   tape.linears[static_cast<size_t>(Projection::kO)], dy,
+                   /*accumulate=*/false, dattention, stream);
   const Tensor dq = dq_.Resize(n, config_.q_dim());
   const Tensor dk = dk_.Resize(n, config_.kv_dim());
   const Tensor dv = dv_.Resize(n, config_.kv_dim());
@@ -233,28 +254,49 @@ void LayerPass::BackwardAttention(const TrainLayer& layer,
                            dv, stream);
   ops_.Rope(dq, d, rows.cos.f32(0), rows.minus_sin.f32(0), stream);
   ops_.Rope(dk, d, rows.cos.f32(0), rows.minus_sin.f32(0), stream);
-  if (layer.q_norm.weight != nullptr) {
-    RmsNormBackward(ByHead(tape.q_raw, d), layer.q_norm, ByHead(dq, d), false,
-                    ByHead(dq, d), stream);
-    RmsNormBackward(ByHead(tape.k_raw, d), layer.k_norm, ByHead(dk, d), false,
-                    ByHead(dk, d), stream);
-  }
+  if (layer.q_norm.weight == nullptr) return;
+  RmsNormBackward(ByHead(tape.q_raw, d), layer.q_norm, ByHead(dq, d), false,
+                  ByHead(dq, d), stream);
+  RmsNormBackward(ByHead(tape.k_raw, d), layer.k_norm, ByHead(dk, d), false,
+                  ByHead(dk, d), stream);
+}
+
+void LayerPass::BackwardQkv(const TrainLayer& layer, const LayerRows& rows,
+                            ConstTensor residual, const LayerTape& tape,
+                            Tensor gradient, bool wants_input, Stream& stream) {
+  const int64_t n = gradient.rows;
   const Tensor x = normed_.Resize(n, config_.hidden_size);
   RmsNorm(residual, layer.input_norm, x, stream);
   const Tensor dx =
       wants_input ? normed_gradient_.Resize(n, config_.hidden_size) : Tensor();
-  linear(Projection::kQ, x, dq, false, dx);
-  linear(Projection::kK, x, dk, true, dx);
-  linear(Projection::kV, x, dv, true, dx);
+  const auto linear = [&](Projection p, const OwnedMatrix& dy,
+                          bool accumulate) {
+    linear_.Backward(layer[p], x, rows.dropout,
+                     tape.linears[static_cast<size_t>(p)], dy.view(),
+                     accumulate, dx, stream);
+  };
+  linear(Projection::kQ, dq_, false);
+  linear(Projection::kK, dk_, true);
+  linear(Projection::kV, dv_, true);
   if (!wants_input) return;
   RmsNormBackward(residual, layer.input_norm, dx, true, gradient, stream);
 }
 
-void LayerPass::Backward(const TrainLayer& layer, const LayerRows& rows,
-                         ConstTensor residual, const LayerTape& tape,
-                         Tensor gradient, bool wants_input, Stream& stream) {
-  BackwardMlp(layer, rows, tape, gradient, stream);
-  BackwardAttention(layer, rows, residual, tape, gradient, wants_input, stream);
+void LayerPass::Backward(int part, const TrainLayer& layer,
+                         const LayerRows& rows, ConstTensor residual,
+                         const LayerTape& tape, Tensor gradient,
+                         bool wants_input, Stream& stream) {
+  switch (part) {
+    case 0:
+      return BackwardDown(layer, rows, tape, gradient, stream);
+    case 1:
+      return BackwardGateUp(layer, rows, tape, gradient, stream);
+    case 2:
+      return BackwardAttention(layer, rows, tape, gradient, stream);
+    default:
+      return BackwardQkv(layer, rows, residual, tape, gradient, wants_input,
+                         stream);
+  }
 }
 
 }  // namespace lorikeet

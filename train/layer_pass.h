@@ -52,16 +52,21 @@ class LayerPass {
   LayerPass(const TrainModel& model, TrainOps& train, Ops& ops,
             int64_t max_rows);
 
+  // Both directions are done in parts, in order, each a fraction of the work:
+  // so many, of about the same length.
+  static constexpr int kForwardParts = 3;
+  static constexpr int kBackwardParts = 4;
+
   // Fills `tape` from `residual` [rows, hidden], the layer's input. With
   // `output` also writes the layer's output there (it may be `residual`).
   // `is_trained`: the linears' tapes are wanted as well.
-  void Forward(const TrainLayer& layer, const LayerRows& rows,
+  void Forward(int part, const TrainLayer& layer, const LayerRows& rows,
                ConstTensor residual, bool is_trained, LayerTape& tape,
                Tensor output, Stream& stream);
 
   // `gradient` [rows, hidden] is that of the output and becomes that of the
   // input, unless nobody below wants it.
-  void Backward(const TrainLayer& layer, const LayerRows& rows,
+  void Backward(int part, const TrainLayer& layer, const LayerRows& rows,
                 ConstTensor residual, const LayerTape& tape, Tensor gradient,
                 bool wants_input, Stream& stream);
 
@@ -73,11 +78,22 @@ class LayerPass {
   void ForwardAttention(const TrainLayer& layer, const LayerRows& rows,
                         ConstTensor residual, bool is_trained, LayerTape& tape,
                         Stream& stream);
-  void BackwardMlp(const TrainLayer& layer, const LayerRows& rows,
-                   const LayerTape& tape, Tensor gradient, Stream& stream);
+  void ForwardGateUp(const TrainLayer& layer, const LayerRows& rows,
+                     ConstTensor residual, bool is_trained, LayerTape& tape,
+                     Stream& stream);
+  void ForwardDown(const TrainLayer& layer, const LayerRows& rows,
+                   bool is_trained, LayerTape& tape, Tensor output,
+                   Stream& stream);
+  void BackwardDown(const TrainLayer& layer, const LayerRows& rows,
+                    const LayerTape& tape, Tensor gradient, Stream& stream);
+  void BackwardGateUp(const TrainLayer& layer, const LayerRows& rows,
+                      const LayerTape& tape, Tensor gradient, Stream& stream);
   void BackwardAttention(const TrainLayer& layer, const LayerRows& rows,
-                         ConstTensor residual, const LayerTape& tape,
-                         Tensor gradient, bool wants_input, Stream& stream);
+                         const LayerTape& tape, Tensor gradient,
+                         Stream& stream);
+  void BackwardQkv(const TrainLayer& layer, const LayerRows& rows,
+                   ConstTensor residual, const LayerTape& tape, Tensor gradient,
+                   bool wants_input, Stream& stream);
 
   const ModelConfig& config_;
   const int64_t max_rows_;

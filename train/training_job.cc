@@ -199,9 +199,9 @@ void TrainingJob::MakeTrainer(int64_t steps_done) {
   options.clip_norm = options_.clip_norm;
   options.dropout = options_.dropout;
   options.seed = options_.seed;
-  options.passes = {
-      options_.token_budget,
-      files_.tape_bytes.value_or(DefaultTapeBytes(subject_.base))};
+  options.passes = {options_.token_budget,
+                    files_.tape_bytes.value_or(DefaultTapeBytes(subject_.base)),
+                    files_.loss_rows};
   trainer_ = std::make_unique<Trainer>(*model_, subject_.train, subject_.ops,
                                        options, steps_done);
   if (steps_done == num_steps()) stage_ = Stage::kFinish;

@@ -52,6 +52,8 @@ struct TrainingFiles {
   // For activations that are kept instead of computed again; nullopt: as the
   // base's size allows.
   std::optional<int64_t> tape_bytes;
+  // Rows of logits at once, for short slices; 0: some hundred.
+  int64_t loss_rows = 0;
 };
 
 // The examples, read and tokenized.

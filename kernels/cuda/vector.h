@@ -1,5 +1,5 @@
-// Reading and writing kWidth neighbouring floats of global memory at once: 4 where rows are
-// aligned to 16 bytes, else 1.
+// Reading and writing kWidth neighbouring floats of global memory at once: 4
+// where rows are aligned to 16 bytes, else 1.
 
 #ifndef LORIKEET_KERNELS_CUDA_VECTOR_H_
 #define LORIKEET_KERNELS_CUDA_VECTOR_H_

@@ -11,6 +11,9 @@
 namespace lorikeet {
 namespace {
 
+// Of lm_head's rows a slice has few: their logits take as long as a layer.
+constexpr int64_t kLossRows = 8;
+
 absl::Status NotFound(const std::string& id) {
   return WithReason(
       absl::NotFoundError(absl::StrCat("there is no training job ", Quote(id))),
@@ -345,6 +348,7 @@ bool JobRunner::Prepare() {
   ready->files.output = store_->OutputPath(record.id);
   ready->files.checkpoint_steps = options_.checkpoint_steps;
   ready->files.eval_steps = options_.eval_steps;
+  ready->files.loss_rows = kLossRows;
   ready->files.resume = store_->HasCheckpoint(record.id);
   const bool has_output = store_->HasOutput(record.id);
   absl::StatusOr<TrainingData> data =

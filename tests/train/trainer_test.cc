@@ -82,7 +82,7 @@ TEST_F(TrainerTest, ASliceIsAPartOfAStep) {
     before = trainer.progress();
   }
   EXPECT_EQ(trainer.progress(), 1);
-  EXPECT_EQ(slices, 1 + 4 + 1 + 4 + 1);
+  EXPECT_EQ(slices, 1 + 4 * 3 + 2 + 4 * 4 + 1);
 }
 
 TEST_F(TrainerTest, ALossThatIsNoNumberNamesItsBatchAndChangesNothing) {
