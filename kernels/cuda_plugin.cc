@@ -21,6 +21,14 @@ std::string BesideProgram(const std::string& file) {
                                     : program.substr(0, slash + 1) + file;
 }
 
+absl::Status CheckCudaDriver() {
+  if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) != nullptr) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      "no GPU: there is no NVIDIA driver on this machine (libcuda.so.1)");
+}
+
 absl::StatusOr<std::unique_ptr<Ops>> LoadCudaOps(const std::string& path,
                                                  const CudaOptions& options) {
   if (access(path.c_str(), R_OK) != 0) {

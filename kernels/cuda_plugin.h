@@ -22,6 +22,10 @@ inline constexpr char kCudaPluginFile[] = "liblorikeet_cuda.so";
 // The path of `file` in the folder of the running program.
 std::string BesideProgram(const std::string& file);
 
+// Errors: FAILED_PRECONDITION if this machine has no NVIDIA driver. To be asked
+// first: the library brings cuBLAS into memory, more than 100 MB that stay.
+absl::Status CheckCudaDriver();
+
 struct CudaOptions {
   // A row's bits do not depend on the batch: products are our own, slower than
   // cuBLAS.

@@ -59,10 +59,12 @@ absl::StatusOr<std::unique_ptr<Ops>> CudaOpsOf(const ServerOptions& options) {
         "--dtype int8: the CUDA backend has bf16 weights only, use --dtype "
         "bf16 or --device cpu");
   }
-  return LoadCudaOps(options.device == "cuda-on-host"
-                         ? CudaOnHostPath()
-                         : BesideProgram(kCudaPluginFile),
-                     {.batch_invariant = options.batch_invariant});
+  const CudaOptions cuda{.batch_invariant = options.batch_invariant};
+  if (options.device == "cuda-on-host") {
+    return LoadCudaOps(CudaOnHostPath(), cuda);
+  }
+  RETURN_IF_ERROR(CheckCudaDriver());
+  return LoadCudaOps(BesideProgram(kCudaPluginFile), cuda);
 }
 
 absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,
