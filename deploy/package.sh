@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
   cat <<'TEXT'
-Usage: deploy/package.sh [--build DIR]
+Usage: deploy/package.sh [--build DIR] [--with-tests]
 
 Makes dist/lorikeet-VERSION-linux-ARCH/ and a .tar.gz beside it from a release
 build: the program, the CUDA plug-in if there was nvcc, and in lib/ the shared
@@ -14,15 +14,18 @@ libraries that are not glibc's, which the program finds by its own place. It run
 where glibc is not older than this machine's. The plug-in needs an NVIDIA driver
 and cuBLAS of CUDA 13 on the usual paths; without them the program uses the CPU.
 
-  --build DIR  a build tree (default build/release, which is built first)
-  --help       print this
+  --build DIR   a build tree (default build/release, which is built first)
+  --with-tests  add the tests of the CUDA backend, the demo and gpu-check.sh,
+                which runs them on a machine with a GPU
+  --help        print this
 TEXT
 }
 
-build=
+build='' with_tests=false
 while (($# > 0)); do
   case "$1" in
     --build) build=${2:?--build needs a folder}; shift 2 ;;
+    --with-tests) with_tests=true; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "unknown argument: $1" >&2; usage >&2; exit 2 ;;
   esac
@@ -34,6 +37,7 @@ if [[ -z "$build" ]]; then
   if cmake --build "$build" --target help | grep -q '^lorikeet_cuda:'; then
     targets+=(lorikeet_cuda)
   fi
+  if $with_tests; then targets+=(all); fi
   cmake --build "$build" --target "${targets[@]}"
 fi
 
@@ -61,6 +65,15 @@ libraries() {
 while read -r library; do
   install -m 644 "$(readlink -f "$library")" "$root/lib/$(basename "$library")"
 done < <(libraries)
+
+if $with_tests; then
+  mkdir -p "$root/tests" "$root/demo"
+  install -m 755 deploy/gpu-check.sh "$root/"
+  cp -r demo/base demo/adapters "$root/demo/"
+  install -m 755 "$build"/tests/kernels/kernels_*_test \
+    "$build"/tests/e2e/cuda_on_host_test "$root/tests/"
+  strip "$root"/tests/*
+fi
 
 size=$(du -sk "$root" | cut -f1)
 if ((size > LIMIT_KIB)); then

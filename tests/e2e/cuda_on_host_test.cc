@@ -1,7 +1,8 @@
 // `lorikeet run --device cuda-on-host`: the whole server on the emulated
 // device, every tiny model with its adapters mixed, under several schedules,
 // against transformers and peft inside the bounds of bf16 activations. A
-// finding of the device makes the program fail.
+// finding of the device makes the program fail. $LORIKEET_TEST_DEVICE=cuda runs
+// those that compare with goldens on a GPU.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -141,7 +142,9 @@ class CudaOnHostTest : public ::testing::Test {
                        std::vector<std::string> flags = {}) {
     setenv("LORIKEET_CUDA_ON_HOST_BUILD", build.c_str(), 1);
     setenv("CUDA_ON_HOST", options.c_str(), 1);
-    flags.insert(flags.end(), {"--device", "cuda-on-host"});
+    const char* const device = std::getenv("LORIKEET_TEST_DEVICE");
+    flags.insert(flags.end(),
+                 {"--device", device == nullptr ? "cuda-on-host" : device});
     return RunGolden(run, run.input, flags);
   }
   Json Manifest() { return ReadJson(TinyDir() + "/manifest.json"); }

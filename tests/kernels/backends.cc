@@ -29,6 +29,22 @@ std::string CudaOnHostPath() {
       Environment("LORIKEET_CUDA_ON_HOST_BUILD", "checked"), ".so");
 }
 
+std::string CudaPath() { return Environment("LORIKEET_TEST_CUDA", ""); }
+
+bool IsOnHost(const std::string& name) {
+  return name == kCudaOnHost || name == kCudaOnHostInvariant;
+}
+bool IsCuda(const std::string& name) {
+  return IsOnHost(name) || name == kCuda || name == kCudaInvariant;
+}
+
+std::unique_ptr<Ops> NewCuda(const CudaOptions& options) {
+  absl::StatusOr<std::unique_ptr<Ops>> ops = LoadCudaOps(CudaPath(), options);
+  if (!ops.ok()) std::fprintf(stderr, "%s\n", ops.status().ToString().c_str());
+  CHECK(ops.ok());
+  return std::make_unique<StagedOps>(*std::move(ops), [] {});
+}
+
 const cuda_on_host::Control& CudaOnHostControl() {
   void* const library = dlopen(CudaOnHostPath().c_str(), RTLD_NOW | RTLD_LOCAL);
   CHECK(library != nullptr);
@@ -56,25 +72,31 @@ std::unique_ptr<Ops> NewCudaOnHost(const CudaOptions& options) {
 std::vector<std::string> BackendNames() {
   std::vector<std::string> names = SupportedCpuTargets();
   if (access(CudaOnHostPath().c_str(), R_OK) == 0) names.push_back(kCudaOnHost);
+  if (!CudaPath().empty()) names.push_back(kCuda);
   return names;
 }
 
 std::vector<std::string> BackendNamesOfProducts() {
-  std::vector<std::string> names = BackendNames();
-  if (names.back() == kCudaOnHost) names.push_back(kCudaOnHostInvariant);
+  const std::vector<std::string> modes = BackendNames();
+  std::vector<std::string> names = modes;
+  for (const std::string& name : modes) {
+    if (name == kCudaOnHost) names.push_back(kCudaOnHostInvariant);
+    if (name == kCuda) names.push_back(kCudaInvariant);
+  }
   return names;
 }
 
 CpuBackend::CpuBackend(const std::string& name, int num_threads,
                        DType compute_dtype)
-    : is_cpu_(name != kCudaOnHost && name != kCudaOnHostInvariant),
-      is_batch_invariant_(name != kCudaOnHost),
+    : is_cpu_(!IsCuda(name)),
+      is_batch_invariant_(name != kCudaOnHost && name != kCuda),
       pool_(num_threads) {
   if (is_cpu_) {
     ops_ = CreateCpuOps(pool_, {name, compute_dtype}).value();
     return;
   }
-  ops_ = NewCudaOnHost({.batch_invariant = is_batch_invariant_});
+  const CudaOptions options{.batch_invariant = is_batch_invariant_};
+  ops_ = IsOnHost(name) ? NewCudaOnHost(options) : NewCuda(options);
   operand_eps_ = kBf16Eps;
 }
 

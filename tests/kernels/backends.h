@@ -21,12 +21,15 @@ namespace lorikeet::testing {
 // batch-invariant mode.
 inline constexpr char kCudaOnHost[] = "cuda_on_host";
 inline constexpr char kCudaOnHostInvariant[] = "cuda_on_host_invariant";
+// The same on a GPU; there if $LORIKEET_TEST_CUDA names the plug-in's file.
+inline constexpr char kCuda[] = "cuda";
+inline constexpr char kCudaInvariant[] = "cuda_invariant";
 
-// All backends that this machine can run: the CPU's SIMD targets, and
-// kCudaOnHost where it was built ($LORIKEET_CUDA_ON_HOST_BUILD: "checked", the
-// default, or "fast").
+// All backends that this machine can run: the CPU's SIMD targets, kCudaOnHost
+// where it was built ($LORIKEET_CUDA_ON_HOST_BUILD: "checked", the default, or
+// "fast"), and kCuda.
 std::vector<std::string> BackendNames();
-// The same and, where there is kCudaOnHost, kCudaOnHostInvariant.
+// The same and the batch-invariant mode of those of CUDA.
 std::vector<std::string> BackendNamesOfProducts();
 
 // A backend by its name, with its own threads if it is the CPU's. Findings of
