@@ -68,12 +68,21 @@ std::vector<std::pair<AdapterKey, absl::Status>> AdapterResidency::Finish(
   for (const AdapterKey& key : wanted) {
     if (!IsLeased(key)) missing.push_back(key);
   }
-  // The most urgent one is leased last and so is the last to be evicted.
-  for (auto it = wanted.rbegin(); it != wanted.rend(); ++it) {
+  // Those before the first that is missing stay leased: a load must not push
+  // out what an older request, or the same one, waits with. Else a request of
+  // several adapters may never see all of them at once.
+  const auto first_missing = std::ranges::find_if(
+      wanted, [&](const AdapterKey& key) { return !IsLeased(key); });
+  const auto held = wanted.first(
+      static_cast<size_t>(std::distance(wanted.begin(), first_missing)));
+  // Of the others the most urgent one is leased last and so is the last to be
+  // evicted.
+  const auto others = wanted.subspan(held.size());
+  for (auto it = others.rbegin(); it != others.rend(); ++it) {
     if (leases_.erase(*it) > 0) store_.TryLease(*it);
   }
   absl::erase_if(leases_, [&](const auto& lease) {
-    return !Contains(in_use, lease.first);
+    return !Contains(in_use, lease.first) && !Contains(held, lease.first);
   });
   absl::erase_if(
       asked_, [&](const AdapterKey& key) { return !Contains(missing, key); });

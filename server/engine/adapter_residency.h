@@ -36,8 +36,9 @@ class AdapterResidency final : public ResidencyView {
   // Returns the weights. REQUIRES: IsLeased(key).
   const LoraSlot* SlotOf(const AdapterKey& key) const;
 
-  // Ends planning: drops the leases of all but `in_use`, then asks for the
-  // most urgent of `wanted` that fit beside those, and hints at the others.
+  // Ends planning: drops the leases of all but `in_use` and those of `wanted`
+  // before the first that is missing, then asks for the most urgent of `wanted`
+  // that fit beside those, and hints at the others.
   // Returns the ones that can not be loaded, each with its error.
   std::vector<std::pair<AdapterKey, absl::Status>> Finish(
       std::span<const AdapterKey> in_use, std::span<const AdapterKey> wanted);

@@ -87,6 +87,9 @@ struct EngineRequest {
   std::optional<Variant> variant;
   std::optional<MergePolicy> merge_policy;
   int32_t priority = 0;
+  // Nobody waits for it: it is refused while half of the waiting places are
+  // taken, so that it costs no other request its place.
+  bool is_extra = false;
   std::string tenant{kDefaultTenant};
 };
 

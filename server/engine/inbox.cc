@@ -26,11 +26,13 @@ absl::Status Inbox::Submit(std::unique_ptr<RequestState> request) {
     return WithReason(absl::UnavailableError("the server is draining"),
                       "SERVER_DRAINING");
   }
-  if (num_waiting_ >= max_waiting_requests_) {
+  const int64_t places =
+      max_waiting_requests_ / (request->request.is_extra ? 2 : 1);
+  if (num_waiting_ >= places) {
     return WithRetryAfter(
         WithReason(absl::ResourceExhaustedError(absl::StrCat(
                        num_waiting_, " requests wait already, limit ",
-                       "max_waiting_requests ", max_waiting_requests_)),
+                       "max_waiting_requests ", places)),
                    "QUEUE_FULL"),
         kRetryAfter);
   }

@@ -110,6 +110,7 @@ bool ShadowTraffic::TakePlace(const std::shared_ptr<Run>& run) {
 std::shared_ptr<ShadowTraffic::Run> ShadowTraffic::Start(
     EngineRequest request, std::function<void(ShadowVerdict)> on_verdict) {
   request.priority = std::numeric_limits<int32_t>::max();
+  request.is_extra = true;
   request.output = OutputParams();
   request.output.text = false;
   auto run = std::make_shared<Run>(std::move(on_verdict));

@@ -84,7 +84,8 @@ void JobRunner::End(Job& job, JobState state, const absl::Status& error) {
        {"error", std::string(error.message())}});
 }
 
-void JobRunner::Forget() {
+std::vector<std::string> JobRunner::Forget() {
+  std::vector<std::string> forgotten;
   size_t finals = 0;
   for (const Job& job : jobs_) finals += IsFinal(job.record.state) ? 1 : 0;
   for (auto it = jobs_.begin(); finals > kMaxFinalJobs && it != jobs_.end();) {
@@ -92,44 +93,61 @@ void JobRunner::Forget() {
       ++it;
       continue;
     }
-    MutexLock lock(&store_mu_);
-    store_->Remove(it->record.id);
+    forgotten.push_back(it->record.id);
     it = jobs_.erase(it);
     --finals;
   }
+  return forgotten;
+}
+
+absl::Status JobRunner::CheckRoom(const JobRecord& record) const {
+  size_t open = adding_.size();
+  const auto refuse = [&](const std::string& who) {
+    return WithReason(absl::AlreadyExistsError(absl::StrCat(
+                          who, " trains adapter ", Quote(record.adapter),
+                          " already, cancel it or wait for its end")),
+                      "JOB_EXISTS");
+  };
+  for (const Job& job : jobs_) {
+    if (IsFinal(job.record.state)) continue;
+    ++open;
+    if (job.record.tenant == record.tenant &&
+        job.record.adapter == record.adapter) {
+      return refuse(job.record.id);
+    }
+  }
+  if (adding_.contains({record.tenant, record.adapter})) {
+    return refuse("another job");
+  }
+  if (open < kMaxOpenJobs) return absl::OkStatus();
+  return WithReason(
+      absl::ResourceExhaustedError(absl::StrCat(
+          open, " training jobs are waiting, the limit is ", kMaxOpenJobs)),
+      "JOBS_FULL");
 }
 
 absl::StatusOr<JobRecord> JobRunner::Add(JobRecord record,
                                          absl::string_view data,
                                          absl::string_view eval) {
-  MutexLock lock(&mu_);
-  size_t open = 0;
-  for (const Job& job : jobs_) {
-    if (IsFinal(job.record.state)) continue;
-    ++open;
-    if (job.record.tenant != record.tenant ||
-        job.record.adapter != record.adapter) {
-      continue;
-    }
-    return WithReason(
-        absl::AlreadyExistsError(absl::StrCat(
-            job.record.id, " trains adapter ", Quote(record.adapter),
-            " already, cancel it or wait for its end")),
-        "JOB_EXISTS");
+  const std::pair<std::string, std::string> who(record.tenant, record.adapter);
+  std::vector<std::string> forgotten;
+  {
+    MutexLock lock(&mu_);
+    RETURN_IF_ERROR(CheckRoom(record));
+    adding_.insert(who);
+    forgotten = Forget();
   }
-  if (open >= kMaxOpenJobs) {
-    return WithReason(
-        absl::ResourceExhaustedError(absl::StrCat(
-            open, " training jobs are waiting, the limit is ", kMaxOpenJobs)),
-        "JOBS_FULL");
-  }
-  Forget();
   record.state = JobState::kQueued;
   record.create_time = clock_.WallNow();
+  absl::Status created;
   {
-    MutexLock store_lock(&store_mu_);
-    RETURN_IF_ERROR(store_->Create(data, eval, &record));
+    MutexLock lock(&store_mu_);
+    for (const std::string& id : forgotten) store_->Remove(id);
+    created = store_->Create(data, eval, &record);
   }
+  MutexLock lock(&mu_);
+  adding_.erase(who);
+  RETURN_IF_ERROR(created);
   jobs_.push_back({record});
   changed_.SignalAll();
   return record;

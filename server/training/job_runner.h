@@ -20,6 +20,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -104,7 +105,10 @@ class JobRunner final : public GapWork {
   Job* Find(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void End(Job& job, JobState state, const absl::Status& error)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Forget() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes out final jobs that are too many; their files are still there.
+  std::vector<std::string> Forget() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckRoom(const JobRecord& record) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Engine thread. Returns false if there is nothing to train.
   bool RunPiece();
@@ -129,11 +133,15 @@ class JobRunner final : public GapWork {
   std::string active_id_;
   std::unique_ptr<TrainingJob> active_;
 
+  // mu_ is the engine's thread's too, so it is never held over I/O, and
+  // store_mu_, which is while store_ writes, is taken only without it.
   mutable Mutex mu_;
   CondVar changed_;
-  Mutex store_mu_;  // while store_ writes; taken after mu_, or alone
+  Mutex store_mu_;
   const std::unique_ptr<JobStore> store_;
-  std::vector<Job> jobs_ ABSL_GUARDED_BY(mu_);  // ascending
+  std::vector<Job> jobs_ ABSL_GUARDED_BY(mu_);  // as they came
+  // Tenant and adapter of jobs that are being written.
+  std::set<std::pair<std::string, std::string>> adding_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<Ready> ready_ ABSL_GUARDED_BY(mu_);
   bool is_training_ ABSL_GUARDED_BY(mu_) = false;  // active_ is not null
   bool is_ending_ ABSL_GUARDED_BY(mu_) = false;

@@ -74,6 +74,25 @@ TEST_F(AdapterResidencyTest, AsksForWhatFitsBesideWhatIsInUse) {
   EXPECT_THAT(store_.prefetched(), ElementsAre("c"));
 }
 
+// A request of both waits: the load of one must not push out the other.
+TEST_F(AdapterResidencyTest, KeepsTheLeaseOfWhatWaitsForALessUrgentOne) {
+  store_.Load(a_);
+  residency_.IsResident(a_);
+  residency_.Finish({}, std::vector{a_, c_});
+  EXPECT_TRUE(residency_.IsLeased(a_));
+  EXPECT_THAT(store_.prefetched(), ElementsAre("c"));
+  residency_.Finish({}, {});  // nobody wants it any more
+  EXPECT_FALSE(residency_.IsLeased(a_));
+  EXPECT_EQ(store_.num_leased(), 0);
+}
+
+TEST_F(AdapterResidencyTest, LetsGoWhatIsLessUrgentThanWhatIsMissing) {
+  store_.Load(a_);
+  residency_.IsResident(a_);
+  residency_.Finish({}, std::vector{c_, a_});
+  EXPECT_FALSE(residency_.IsLeased(a_));
+}
+
 TEST_F(AdapterResidencyTest, HintsAtWhatComesAfterThat) {
   store_.Load(a_);
   residency_.IsResident(a_);

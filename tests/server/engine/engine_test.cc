@@ -469,6 +469,21 @@ TEST_F(EngineTest, RefusesTokensOutsideTheVocabulary) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(EngineTest, AnExtraRequestTakesNoOthersPlace) {
+  options_.start_held = true;
+  options_.max_waiting_requests = 4;
+  EngineRequest extra = Request(Prompt(3));
+  extra.is_extra = true;
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 2; ++i) streams.push_back(Submit(extra));
+  EXPECT_EQ(ReasonOf(engine().Submit(extra).status()), "QUEUE_FULL");
+  for (int i = 0; i < 2; ++i) streams.push_back(Submit(Request(Prompt(3))));
+  EXPECT_EQ(ReasonOf(engine().Submit(Request(Prompt(3))).status()),
+            "QUEUE_FULL");
+  engine().SetHeld(false);
+  for (const auto& stream : streams) EXPECT_TRUE(ReadAll(stream).status.ok());
+}
+
 TEST_F(EngineTest, AFullQueueRefusesWithAHint) {
   options_.start_held = true;
   options_.max_waiting_requests = 2;
