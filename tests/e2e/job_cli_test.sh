@@ -16,6 +16,7 @@ fail() {
 }
 
 start() {
+  : > "$dir/serve.out"  # not the address of the server before
   "$lorikeet" serve --model "$model" --state-dir "$dir/state" --grpc-port 0 \
     --train-share 0.3 --threads 1 > "$dir/serve.out" 2>> "$dir/serve.err" &
   server=$!
