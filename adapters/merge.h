@@ -56,6 +56,7 @@ class LinearMerge {
   void Into(Ops& ops, int64_t row_begin, int64_t row_end, PackedWeight& to,
             Stream& stream) const;
   // The whole, rounded once to `dtype`. Needs rows * cols floats meanwhile.
+  // Null if the device has no memory for it.
   std::unique_ptr<PackedWeight> Pack(Ops& ops, DType dtype) const;
 
  private:

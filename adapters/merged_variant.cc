@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/reason.h"
 
@@ -36,6 +37,16 @@ absl::Status CheckMergeable(const AdapterFeatures& features) {
           "has alora_invocation_tokens: it acts on a part of the prompt only "
           "and has no merged variant"),
       "MERGE_UNSUPPORTED");
+}
+
+int64_t MaxMergedBytes(const BaseWeights& base) {
+  int64_t bytes = 0;
+  for (int32_t layer = 0; layer < base.model().config().num_layers; ++layer) {
+    for (int p = 0; p < kNumProjections; ++p) {
+      bytes += base.weight({layer, static_cast<Projection>(p)}).size_bytes();
+    }
+  }
+  return bytes;
 }
 
 MergedVariantBuilder::MergedVariantBuilder(const BaseWeights& base, Ops& ops,
@@ -89,7 +100,7 @@ void MergedVariantBuilder::KeepTheRest() {
   }
 }
 
-void MergedVariantBuilder::RunPiece(Stream& stream) {
+absl::Status MergedVariantBuilder::RunPiece(Stream& stream) {
   CHECK(!done());
   const LinearId id = linears_[next_];
   const PackedWeight& base = base_.weight(id);
@@ -106,10 +117,20 @@ void MergedVariantBuilder::RunPiece(Stream& stream) {
   merge_->Into(ops_, next_row_, end, *weight_, stream);
   bytes_done_ += base.size_bytes() * (end - next_row_) / base.out_dim();
   next_row_ = end;
-  if (end == base.out_dim()) Finish(std::move(weight_));
+  if (end < base.out_dim()) return absl::OkStatus();
+  return Finish(std::move(weight_));
 }
 
-void MergedVariantBuilder::Finish(std::shared_ptr<const PackedWeight> weight) {
+absl::Status MergedVariantBuilder::Finish(
+    std::shared_ptr<const PackedWeight> weight) {
+  if (weight == nullptr) {
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat(
+            "merged weights of ", bytes_total_,
+            " bytes do not fit into the device's memory, of which ",
+            ops_.free_bytes(), " bytes are free after ", variant_->size_bytes)),
+        "DEVICE_FULL");
+  }
   const size_t i = static_cast<size_t>(linears_[next_].index());
   if (slot_->overrides.size() <= i) slot_->overrides.resize(i + 1);
   auto& o = slot_->overrides[i];
@@ -119,6 +140,7 @@ void MergedVariantBuilder::Finish(std::shared_ptr<const PackedWeight> weight) {
   o->gain.clear();  // it is in the weight
   merge_.reset();
   ++next_;
+  return absl::OkStatus();
 }
 
 std::shared_ptr<const MergedVariant> MergedVariantBuilder::Take() {

@@ -34,6 +34,9 @@ namespace lorikeet {
 // INVALID_ARGUMENT (reason MERGE_UNSUPPORTED) naming the feature.
 absl::Status CheckMergeable(const AdapterFeatures& features);
 
+// The most that the merged weights of one variant take.
+int64_t MaxMergedBytes(const BaseWeights& base);
+
 struct MergedVariant {
   std::vector<std::shared_ptr<const LoraSlot>> slots;
   std::vector<LoraTerm> terms;  // of a request's segments; point into `slots`
@@ -49,8 +52,9 @@ class MergedVariantBuilder {
 
   bool done() const { return next_ == linears_.size(); }
   // Makes the next piece: some rows of one linear, a fraction of a millisecond
-  // of work. REQUIRES: !done().
-  void RunPiece(Stream& stream);
+  // of work. REQUIRES: !done(), no piece failed. Errors: RESOURCE_EXHAUSTED
+  // (DEVICE_FULL) if the device has no memory for the linear.
+  absl::Status RunPiece(Stream& stream);
   // Returns the variant. REQUIRES: done(); once.
   std::shared_ptr<const MergedVariant> Take();
 
@@ -61,7 +65,7 @@ class MergedVariantBuilder {
  private:
   void AddLinear(LinearId id);
   void KeepTheRest();
-  void Finish(std::shared_ptr<const PackedWeight> weight);
+  absl::Status Finish(std::shared_ptr<const PackedWeight> weight);
 
   const BaseWeights& base_;
   Ops& ops_;

@@ -164,9 +164,10 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
       ->capture_default_str();
   app.add_option("--max-merged", o->max_merged,
                  "Merged adapters in memory at once, each as large as the "
-                 "linears of the base; 0 = none, also on request")
-      ->check(CLI::Range(0, 1000))
-      ->capture_default_str();
+                 "linears of the base; 0 = none, also on request; default 1, "
+                 "on a GPU 0 unless --merge is given, and the KV cache gets "
+                 "the rest")
+      ->check(CLI::Range(0, 1000));
   app.add_option("--adapter-loader-threads", o->loader_threads,
                  "Threads that read and pack adapters")
       ->check(CLI::Range(1, 64))

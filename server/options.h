@@ -46,7 +46,9 @@ struct ServerOptions {
   int64_t adapter_host_bytes = int64_t{2} << 30;
   int64_t adapter_device_bytes = int64_t{2} << 30;
   std::string merge = "never";  // never | always | auto
-  int max_merged = 1;           // merged variants at once; 0 = none
+  // Merged variants at once; 0 = none. Not given: 1, on a device 0 unless
+  // something is merged.
+  std::optional<int> max_merged;
   int loader_threads = 1;
   int adapter_version_retention = 0;  // newest versions kept; 0 = all
   std::string state_dir;              // "" = the command's default

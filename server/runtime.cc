@@ -8,6 +8,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "adapters/base_weights.h"
+#include "adapters/merged_variant.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -166,18 +168,27 @@ AdapterStoreOptions StoreOptions(const ServerOptions& options) {
   return o;
 }
 
+// A device's memory is the KV cache's where nobody asked for merging.
+int MaxMerged(const ServerOptions& options, const Ops& ops) {
+  if (options.max_merged.has_value()) return *options.max_merged;
+  return ops.is_on_host() || options.merge != "never" ? 1 : 0;
+}
+
 // The host's memory is shared with other processes; a device is ours, but for
-// what the adapters may take and a step needs.
-int64_t FreeKvBytes(const ServerOptions& options, const Ops& ops) {
-  if (ops.is_on_host()) return FreeMemoryBytes() / kKvShareOfFreeMemory;
-  const int64_t left = ops.free_bytes() - options.adapter_device_bytes;
+// what adapters and merged variants may take and a step needs.
+int64_t FreeKvBytes(const ServerOptions& options, const Runtime& r) {
+  if (r.ops->is_on_host()) return FreeMemoryBytes() / kKvShareOfFreeMemory;
+  const int64_t merged = MaxMerged(options, *r.ops) *
+                         MaxMergedBytes(BaseWeights(*r.model, *r.ops));
+  const int64_t left =
+      r.ops->free_bytes() - options.adapter_device_bytes - merged;
   return left - left / kStepShareOfDevice;
 }
 
 // The engine resolves and checks the rest; only the machine is unknown to it.
-EngineOptions EngineOptionsOf(const ServerOptions& options, const Ops& ops) {
+EngineOptions EngineOptionsOf(const ServerOptions& options, const Runtime& r) {
   EngineOptions e;
-  e.kv_dtype = KvDType(options, ops);
+  e.kv_dtype = KvDType(options, *r.ops);
   e.max_model_len = options.max_model_len;
   e.max_num_seqs = options.max_num_seqs;
   e.max_num_batched_tokens =
@@ -185,11 +196,11 @@ EngineOptions EngineOptionsOf(const ServerOptions& options, const Ops& ops) {
   e.max_waiting_requests = options.max_waiting_requests;
   e.prefix_caching = options.prefix_caching;
   e.merge = ParseMergePolicy(options.merge).value_or(MergePolicy::kNever);
-  e.max_merged = options.max_merged;
+  e.max_merged = MaxMerged(options, *r.ops);
   e.slow_reader_timeout = absl::Seconds(options.slow_reader_timeout_seconds);
   e.kv_cache_bytes = options.kv_cache_bytes > 0
                          ? options.kv_cache_bytes
-                         : std::max(kMinKvBytes, FreeKvBytes(options, ops));
+                         : std::max(kMinKvBytes, FreeKvBytes(options, r));
   return e;
 }
 
@@ -239,10 +250,9 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   ASSIGN_OR_RETURN(r->adapters,
                    AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
                                       StoreOptions(options)));
-  ASSIGN_OR_RETURN(
-      r->engine,
-      Engine::Create(*r->model, r->tokenizer.get(), *r->ops, *r->adapters,
-                     r->clock, EngineOptionsOf(options, *r->ops)));
+  ASSIGN_OR_RETURN(r->engine, Engine::Create(*r->model, r->tokenizer.get(),
+                                             *r->ops, *r->adapters, r->clock,
+                                             EngineOptionsOf(options, *r)));
   LogModelLength(options, *r);
   return r;
 }

@@ -22,6 +22,12 @@ MergeTermArgs ArgsOf(const MergeTerm& term) {
           term.scale};
 }
 
+// Where the rows begin in a slice: after the terms.
+int64_t RowsAt(size_t terms) {
+  return RoundUp(static_cast<int64_t>(terms * sizeof(MergeTermArgs)),
+                 kVectorBytes);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Merger>> Merger::Create() {
@@ -29,7 +35,11 @@ absl::StatusOr<std::unique_ptr<Merger>> Merger::Create() {
   RETURN_IF_ERROR(
       ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
                "a stream for merging"));
-  return std::unique_ptr<Merger>(new Merger(stream));
+  std::unique_ptr<Merger> merger(new Merger(stream));
+  MutexLock lock(&merger->mu_);
+  ASSIGN_OR_RETURN(merger->device_, DeviceBuffer::Allocate(kSliceBytes));
+  ASSIGN_OR_RETURN(merger->pinned_, PinnedBuffer::Allocate(kSliceBytes));
+  return merger;
 }
 
 Merger::~Merger() { cudaStreamDestroy(stream_); }
@@ -41,7 +51,8 @@ absl::Status Merger::Run(const CudaWeight& w, std::span<const MergeTerm> terms,
   std::vector<MergeTermArgs> args;
   for (const MergeTerm& term : terms) args.push_back(ArgsOf(term));
   const int64_t row_bytes = w.rows().stride * int64_t{sizeof(float)};
-  const int64_t at_once = std::max<int64_t>(1, kSliceBytes / row_bytes);
+  const int64_t at_once = (kSliceBytes - RowsAt(terms.size())) / row_bytes;
+  CHECK_GT(at_once, 0);
   MutexLock lock(&mu_);
   for (int64_t first = 0; first < out.rows; first += at_once) {
     RETURN_IF_ERROR(
@@ -57,13 +68,8 @@ absl::Status Merger::RunSlice(Rows<const Bf16> w,
   for (MergeTermArgs& term : terms) term.b += row_begin * term.b_stride;
   const int64_t term_bytes =
       static_cast<int64_t>(terms.size() * sizeof(MergeTermArgs));
-  const int64_t rows_at = RoundUp(term_bytes, kVectorBytes);
+  const int64_t rows_at = RowsAt(terms.size());
   const int64_t row_bytes = w.stride * int64_t{sizeof(float)};
-  const int64_t size = rows_at + out.rows * row_bytes;
-  if (size > pinned_.size_bytes()) {
-    ASSIGN_OR_RETURN(device_, DeviceBuffer::Allocate(size));
-    ASSIGN_OR_RETURN(pinned_, PinnedBuffer::Allocate(size));
-  }
   if (term_bytes > 0) {
     std::memcpy(pinned_.data(), terms.data(), static_cast<size_t>(term_bytes));
     RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(device_.data(), pinned_.data(),

@@ -1,7 +1,8 @@
 // A Merger computes rows of merged weights on the device and brings them to the
 // host, over a stream of its own, so that it does not wait for a step.
 //
-// Rows go in slices through buffers that it keeps. Thread-safe.
+// Rows go in slices through buffers that it has from the start: a merge never
+// lacks memory. Thread-safe.
 
 #ifndef LORIKEET_KERNELS_CUDA_MERGER_H_
 #define LORIKEET_KERNELS_CUDA_MERGER_H_
@@ -23,11 +24,12 @@ namespace lorikeet::cuda {
 
 class Merger {
  public:
-  // Errors: INTERNAL.
+  // Errors: RESOURCE_EXHAUSTED, INTERNAL.
   static absl::StatusOr<std::unique_ptr<Merger>> Create();
   ~Merger();
 
-  // As Ops::MergeRows. Errors: RESOURCE_EXHAUSTED, INTERNAL.
+  // As Ops::MergeRows. Errors: INTERNAL. REQUIRES: a row and the terms fit into
+  // a slice, 4 MiB.
   absl::Status Run(const CudaWeight& w, std::span<const MergeTerm> terms,
                    int64_t row_begin, Tensor out);
 

@@ -119,6 +119,8 @@ class EngineImpl final : public Engine {
   bool WorkBetweenSteps(absl::Duration budget, bool is_idle);
   bool WorkInGap();
   bool MeasureCosts(bool is_idle);
+  // The next piece; the costs with the last one.
+  absl::StatusOr<std::optional<StepCosts>> MeasurePiece();
   void ObserveRows(const StepPlan& plan, absl::Duration now);
 
   const EngineOptions options_;

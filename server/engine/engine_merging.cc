@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "base/reason.h"
 #include "base/status.h"
 #include "server/engine/engine_impl.h"
@@ -64,6 +65,7 @@ MergeState EngineImpl::merge_state() {
     state.choices = chooser_.Explain();
     state.costs = chooser_.costs();
     if (merged_ == nullptr) return;
+    state.max_merged = static_cast<int32_t>(merged_->max_variants());
     state.variants = merged_->List();
     state.last_merge = merged_->last_merge();
   });
@@ -172,19 +174,29 @@ bool EngineImpl::MeasureCosts(bool is_idle) {
   if (!is_idle || !uses_auto_ || merged_ == nullptr) return false;
   const absl::Duration now = clock_.Now();
   if (measured_.has_value() && now - *measured_ < kMeasureAgain) return false;
-  if (probe_ == nullptr) {
-    probe_ = std::make_unique<StepCostProbe>(*model_.weights, *model_.ops,
-                                             clock_, options_.max_num_seqs);
-  }
-  std::optional<StepCosts> costs = probe_->RunPiece();
-  if (!costs.has_value()) return true;
-  if (merged_->num_made() > 0) {
-    costs->merge = absl::ToDoubleSeconds(merged_->last_merge());
-  }
-  chooser_.SetCosts(*costs);
+  absl::StatusOr<std::optional<StepCosts>> costs = MeasurePiece();
+  if (costs.ok() && !costs->has_value()) return true;
   probe_.reset();
   measured_ = clock_.Now();
+  if (!costs.ok()) {  // those of before stay
+    Log(LogLevel::kWarning, "the costs of steps cannot be measured",
+        {{"why", std::string(costs.status().message())}});
+    return true;
+  }
+  if (merged_->num_made() > 0) {
+    (*costs)->merge = absl::ToDoubleSeconds(merged_->last_merge());
+  }
+  chooser_.SetCosts(**costs);
   return true;
+}
+
+absl::StatusOr<std::optional<StepCosts>> EngineImpl::MeasurePiece() {
+  if (probe_ == nullptr) {
+    ASSIGN_OR_RETURN(probe_,
+                     StepCostProbe::Create(*model_.weights, *model_.ops, clock_,
+                                           options_.max_num_seqs));
+  }
+  return probe_->RunPiece();
 }
 
 void EngineImpl::ObserveRows(const StepPlan& plan, absl::Duration now) {

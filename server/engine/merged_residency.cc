@@ -10,6 +10,8 @@
 namespace lorikeet {
 namespace {
 
+constexpr absl::Duration kPauseAfterFailure = absl::Seconds(10);
+
 bool Names(const MergeKey& key, const std::string& tenant,
            const std::string& name) {
   return std::ranges::any_of(key, [&](const auto& part) {
@@ -69,6 +71,10 @@ void MergedResidency::Want(const std::vector<RequestAdapter>& adapters,
     return;
   }
   if (Contains(key)) return;
+  if (!is_needed && last_failure_.has_value() &&
+      clock_.Now() - *last_failure_ < kPauseAfterFailure) {
+    return;
+  }
   Wish wish{std::move(key), adapters, is_needed};
   // Requests that wait go before mere wishes, but not before work begun.
   auto at = wishes_.end();
@@ -149,38 +155,52 @@ bool MergedResidency::RunSlice(absl::Duration budget) {
   if (job_ == nullptr && !Begin()) return false;
   const absl::Duration start = clock_.Now();
   absl::Duration now = start;
-  while (!job_->builder.done()) {
-    job_->builder.RunPiece(*stream_);
+  absl::Status status;
+  while (status.ok() && !job_->builder.done()) {
+    status = job_->builder.RunPiece(*stream_);
     now = clock_.Now();
     if (now - start >= budget) break;
   }
   job_->worked += now - start;
-  if (job_->builder.done()) Publish();
+  if (!status.ok() || job_->builder.done()) End(std::move(status));
   return true;
 }
 
+void MergedResidency::End(absl::Status status) {
+  status.Update(stream_->Sync());
+  if (status.ok()) return Publish();
+  job_.reset();
+  buffers_.Trim();
+  if (absl::IsResourceExhausted(status) && !variants_.empty()) {
+    // The wish waits for one of the places that there are.
+    max_variants_ = variants_.size();
+    Log(LogLevel::kWarning, "fewer adapters are merged at once",
+        {{"places", absl::StrCat(max_variants_)},
+         {"why", std::string(status.message())}});
+    return;
+  }
+  last_failure_ = clock_.Now();
+  failures_.emplace_back(std::move(wishes_.front().key), std::move(status));
+  wishes_.pop_front();
+}
+
 void MergedResidency::Publish() {
-  const absl::Status status = stream_->Sync();
   Wish wish = std::move(wishes_.front());
   wishes_.pop_front();
   last_merge_ = job_->worked;
-  if (!status.ok()) {
-    failures_.emplace_back(std::move(wish.key), status);
-  } else {
-    Variant& variant = variants_[wish.key];
-    variant.weights = job_->builder.Take();
-    variant.last_use = clock_.Now();
-    ++num_made_;
-    std::string names;
-    for (const auto& [key, scale] : wish.key) {
-      absl::StrAppend(&names, names.empty() ? "" : "+", key.ToString());
-    }
-    Log(LogLevel::kInfo, "adapter merged",
-        {{"adapter", names},
-         {"bytes",
-          HumanBytes(static_cast<uint64_t>(variant.weights->size_bytes))},
-         {"work", absl::FormatDuration(last_merge_)}});
+  Variant& variant = variants_[wish.key];
+  variant.weights = job_->builder.Take();
+  variant.last_use = clock_.Now();
+  ++num_made_;
+  std::string names;
+  for (const auto& [key, scale] : wish.key) {
+    absl::StrAppend(&names, names.empty() ? "" : "+", key.ToString());
   }
+  Log(LogLevel::kInfo, "adapter merged",
+      {{"adapter", names},
+       {"bytes",
+        HumanBytes(static_cast<uint64_t>(variant.weights->size_bytes))},
+       {"work", absl::FormatDuration(last_merge_)}});
   job_.reset();
 }
 

@@ -13,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,7 +47,8 @@ class MergedResidency {
   std::shared_ptr<const MergedVariant> Find(const MergeKey& key);
   bool Contains(const MergeKey& key) const { return variants_.contains(key); }
   // Asks for a variant; many calls make one. `is_needed`: a request waits for
-  // it. Holds the versions until it is made.
+  // it; otherwise a failure lately means that it is not tried. Holds the
+  // versions until it is made.
   void Want(const std::vector<RequestAdapter>& adapters, bool is_needed);
   // Takes back what was wished for and is not made yet.
   void Unwant(const MergeKey& key);
@@ -64,6 +66,9 @@ class MergedResidency {
 
   // For the administrator.
   std::vector<MergedInfo> List() const;
+  // Places: as many as were asked for, fewer if the device's memory is too
+  // small.
+  int64_t max_variants() const { return static_cast<int64_t>(max_variants_); }
   // Variants made so far, and the work of the last one.
   int64_t num_made() const { return num_made_; }
   absl::Duration last_merge() const { return last_merge_; }
@@ -85,19 +90,22 @@ class MergedResidency {
   bool MakeRoom(bool is_needed);
   // Empty: not all are there; failed ones end the wish.
   std::vector<DeviceLease> LeaseAll(const Wish& wish);
+  // Publishes what the job made, or settles why it could not.
+  void End(absl::Status status);
   void Publish();
 
   AdapterStore& store_;
   const BaseWeights base_;
   Ops& ops_;
   const Clock& clock_;
-  const size_t max_variants_;
+  size_t max_variants_;
   const std::unique_ptr<Stream> stream_;
   MergedBuffers buffers_;
   std::map<MergeKey, Variant> variants_;
   std::deque<Wish> wishes_;
   std::unique_ptr<Job> job_;
   std::vector<std::pair<MergeKey, absl::Status>> failures_;
+  std::optional<absl::Duration> last_failure_;
   int64_t num_made_ = 0;
   absl::Duration last_merge_;
 };

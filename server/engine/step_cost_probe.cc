@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
+#include <string>
 
-#include "base/check.h"
+#include "base/status.h"
 
 namespace lorikeet {
 namespace {
@@ -41,8 +41,9 @@ int64_t LayerBytes(const BaseWeights& base) {
   return bytes;
 }
 
-std::unique_ptr<LoraSlot> ZeroAdapter(const BaseWeights& base, Ops& ops,
-                                      int64_t layers) {
+absl::StatusOr<std::unique_ptr<LoraSlot>> ZeroAdapter(const BaseWeights& base,
+                                                      Ops& ops,
+                                                      int64_t layers) {
   auto slot = std::make_unique<LoraSlot>();
   const Model& model = base.model();
   for (int32_t layer = 0; layer < layers; ++layer) {
@@ -56,13 +57,35 @@ std::unique_ptr<LoraSlot> ZeroAdapter(const BaseWeights& base, Ops& ops,
       entry.weights = ops.PackLora(
           ConstTensor(zeros.data(), DType::kBF16, kRank, in, in),
           ConstTensor(zeros.data(), DType::kBF16, out, kRank, kRank));
+      if (entry.weights == nullptr) {
+        return absl::ResourceExhaustedError(
+            "the device has no memory for an adapter to measure with");
+      }
       entry.scaling = 1;
     }
   }
   return slot;
 }
 
+absl::StatusOr<std::unique_ptr<Memory>> ZeroMatrix(Ops& ops, int64_t rows,
+                                                   int64_t cols,
+                                                   Stream& stream) {
+  const int64_t size_bytes = rows * cols * static_cast<int64_t>(sizeof(float));
+  ASSIGN_OR_RETURN(std::unique_ptr<Memory> memory, ops.Allocate(size_bytes));
+  const std::string zeros(static_cast<size_t>(size_bytes), '\0');
+  ops.CopyIn(zeros.data(), memory->data(), size_bytes, stream);
+  return memory;
+}
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<StepCostProbe>> StepCostProbe::Create(
+    const BaseWeights& base, Ops& ops, const Clock& clock, int64_t max_rows) {
+  std::unique_ptr<StepCostProbe> probe(
+      new StepCostProbe(base, ops, clock, max_rows));
+  RETURN_IF_ERROR(probe->Allocate());
+  return probe;
+}
 
 StepCostProbe::StepCostProbe(const BaseWeights& base, Ops& ops,
                              const Clock& clock, int64_t max_rows)
@@ -70,11 +93,15 @@ StepCostProbe::StepCostProbe(const BaseWeights& base, Ops& ops,
       ops_(ops),
       clock_(clock),
       max_rows_(std::min(std::max(max_rows, kLoraRows), kMaxRows)),
-      stream_(ops.NewStream()) {
+      stream_(ops.NewStream()) {}
+
+StepCostProbe::~StepCostProbe() = default;
+
+absl::Status StepCostProbe::Allocate() {
   const Model& model = base_.model();
   layers_ = std::clamp<int64_t>(kColdBytes / LayerBytes(base_) + 1, 1,
                                 model.config().num_layers);
-  slot_ = ZeroAdapter(base_, ops_, layers_);
+  ASSIGN_OR_RETURN(slot_, ZeroAdapter(base_, ops_, layers_));
   int64_t in = 0, out = 0;
   for (const Group& group : kGroups) {
     in = std::max(in, model.in_dim(group.parts[0]));
@@ -84,12 +111,10 @@ StepCostProbe::StepCostProbe(const BaseWeights& base, Ops& ops,
     }
     out = std::max(out, width);
   }
-  const int64_t size = static_cast<int64_t>(sizeof(float));
-  in_ = Buffer(max_rows_ * in * size);
-  out_ = Buffer(max_rows_ * out * size);
+  ASSIGN_OR_RETURN(in_, ZeroMatrix(ops_, max_rows_, in, *stream_));
+  ASSIGN_OR_RETURN(out_, ZeroMatrix(ops_, max_rows_, out, *stream_));
+  return stream_->Sync();
 }
-
-StepCostProbe::~StepCostProbe() = default;
 
 LoraBatch StepCostProbe::OneSegment(int64_t rows) const {
   LoraBatch lora;
@@ -108,19 +133,22 @@ void StepCostProbe::RunLayers(int64_t rows, const LoraBatch& lora) {
         width += parts[i].weight->out_dim();
       }
       const int64_t in = parts[0].weight->in_dim();
-      ops_.LinearGroup(Tensor::F32(in_.as<float>(), rows, in),
-                       std::span(parts).first(group.count), lora, Epilogue(),
-                       Tensor::F32(out_.as<float>(), rows, width), *stream_);
+      ops_.LinearGroup(
+          Tensor::F32(static_cast<float*>(in_->data()), rows, in),
+          std::span(parts).first(group.count), lora, Epilogue(),
+          Tensor::F32(static_cast<float*>(out_->data()), rows, width),
+          *stream_);
     }
   }
 }
 
-double StepCostProbe::TimePasses(int64_t rows, const LoraBatch& lora) {
+absl::StatusOr<double> StepCostProbe::TimePasses(int64_t rows,
+                                                 const LoraBatch& lora) {
   absl::Duration best = absl::InfiniteDuration();
   for (int pass = 0; pass < kPasses; ++pass) {
     const absl::Duration start = clock_.Now();
     RunLayers(rows, lora);
-    CHECK(stream_->Sync().ok());
+    RETURN_IF_ERROR(stream_->Sync());
     best = std::min(best, clock_.Now() - start);
   }
   return absl::ToDoubleSeconds(best) *
@@ -128,22 +156,26 @@ double StepCostProbe::TimePasses(int64_t rows, const LoraBatch& lora) {
          static_cast<double>(layers_);
 }
 
-std::optional<StepCosts> StepCostProbe::RunPiece() {
+// What a low-rank part adds, per byte of it.
+absl::StatusOr<double> StepCostProbe::TimeLora(int64_t rows) {
+  ASSIGN_OR_RETURN(const double seconds, TimePasses(rows, OneSegment(rows)));
+  const double bytes = static_cast<double>(slot_->size_bytes()) *
+                       static_cast<double>(base_.model().config().num_layers) /
+                       static_cast<double>(layers_);
+  const double without = costs_.Linears(static_cast<double>(rows));
+  return std::max(0.0, seconds - without) / bytes;
+}
+
+absl::StatusOr<std::optional<StepCosts>> StepCostProbe::RunPiece() {
   if (next_rows_ <= max_rows_) {
-    costs_.passes.push_back({next_rows_, TimePasses(next_rows_, {})});
+    ASSIGN_OR_RETURN(const double seconds, TimePasses(next_rows_, {}));
+    costs_.passes.push_back({next_rows_, seconds});
     next_rows_ *= 2;
     return std::nullopt;
   }
   // seconds = bytes * (per_byte + rows * per_byte_and_row), at two points.
-  const double bytes = static_cast<double>(slot_->size_bytes()) *
-                       static_cast<double>(base_.model().config().num_layers) /
-                       static_cast<double>(layers_);
-  const auto added = [&](int64_t rows) {
-    return std::max(0.0, TimePasses(rows, OneSegment(rows)) -
-                             costs_.Linears(static_cast<double>(rows))) /
-           bytes;
-  };
-  const double one = added(1), many = added(kLoraRows);
+  ASSIGN_OR_RETURN(const double one, TimeLora(1));
+  ASSIGN_OR_RETURN(const double many, TimeLora(kLoraRows));
   costs_.lora_per_byte_and_row =
       std::max(0.0, many - one) / static_cast<double>(kLoraRows - 1);
   costs_.lora_per_byte = std::max(0.0, one - costs_.lora_per_byte_and_row);

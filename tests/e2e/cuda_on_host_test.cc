@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/file_system.h"
@@ -24,7 +25,9 @@
 namespace lorikeet::testing {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // golden/tiny/README.md section 2, the row of bf16 activations.
 constexpr double kMaxRms = 0.05;
@@ -233,6 +236,86 @@ TEST_F(CudaOnHostTest, MergedVariantsMatchPeft) {
     CompareLogitsAndTokens("merged", c, r.out);
     EXPECT_THAT(r.out, HasSubstr("\"variant\": \"merged\""));
   }
+}
+
+// What steps cost is measured on the device, with matrices that lie there.
+TEST_F(CudaOnHostTest, AutoMeasuresAndAnswers) {
+  const Json manifest = Manifest();
+  for (const Json& model : manifest.Find("models")->items()) {
+    if (model.Find("name")->AsString() != "llama-gqa-tied") continue;
+    const GoldenRun c = MakeRun(model, 9);
+    const SubprocessResult r =
+        Run(c, "checked", "streams=random,seed=9", {"--merge", "auto"});
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+    CompareLogitsAndTokens("auto", c, r.out);
+    EXPECT_THAT(r.err, Not(HasSubstr("cannot be measured")));
+  }
+}
+
+// The demo's adapters, each asked once under `flags` on a device of so many
+// bytes.
+SubprocessResult RunDemo(int64_t memory_bytes,
+                         const std::vector<std::string>& flags) {
+  setenv("LORIKEET_CUDA_ON_HOST_BUILD", "fast", 1);
+  setenv("CUDA_ON_HOST", absl::StrCat("memory=", memory_bytes).c_str(), 1);
+  const std::string demo = SourceDir() + "/demo";
+  std::vector<std::string> args = {
+      LorikeetBinary(), "run",          "--model",          demo + "/base",
+      "--device",       "cuda-on-host", "--kv-cache-bytes", "1MiB"};
+  args.insert(args.end(), flags.begin(), flags.end());
+  std::string input;
+  for (const char* const name :
+       {"caesar", "double", "ends", "length", "reverse", "upper"}) {
+    args.push_back("--adapter");
+    args.push_back(absl::StrCat(name, "=", demo, "/adapters/", name));
+    absl::StrAppend(&input, R"({"id": ")", name,
+                    R"(", "prompt": "Word: parrot\nAnswer:", "adapter": ")",
+                    name, "\"}\n");
+  }
+  SubprocessResult r = RunSubprocess(args, input);
+  unsetenv("CUDA_ON_HOST");
+  unsetenv("LORIKEET_CUDA_ON_HOST_BUILD");
+  return r;
+}
+
+// From a device that holds little more than the base to one that holds all.
+TEST(DeviceMemoryTest, WhereItEndsFewerAreMergedOrRequestsAreToldSo) {
+  const std::vector<std::string> flags = {"--merge", "always", "--max-merged",
+                                          "6"};
+  const SubprocessResult all = RunDemo(int64_t{1} << 30, flags);
+  ASSERT_EQ(all.exit_code, 0) << all.err;
+  size_t with_fewer = 0, with_errors = 0;
+  for (int64_t memory = 39'000'000; memory <= 52'000'000; memory += 1'000'000) {
+    const SubprocessResult r = RunDemo(memory, flags);
+    for (const absl::string_view line :
+         absl::StrSplit(r.out, '\n', absl::SkipEmpty())) {
+      EXPECT_THAT(all.out, HasSubstr(line)) << memory;
+    }
+    if (r.exit_code == 0) {
+      EXPECT_EQ(r.out, all.out) << memory;
+      if (absl::StrContains(r.err, "fewer adapters are merged")) ++with_fewer;
+      continue;
+    }
+    ++with_errors;
+    EXPECT_EQ(r.exit_code, 1) << memory << r.err;
+    EXPECT_THAT(r.err, AnyOf(HasSubstr("out of device memory"),
+                             HasSubstr("fit into the device's memory")))
+        << memory;
+  }
+  EXPECT_GT(with_fewer, 0u);
+  EXPECT_GT(with_errors, 0u);
+}
+
+TEST(DeviceMemoryTest, WithoutRoomToMeasureNothingIsMerged) {
+  size_t unmeasured = 0;
+  for (int64_t memory = 40'000'000; memory <= 44'000'000; memory += 250'000) {
+    const SubprocessResult r = RunDemo(memory, {"--merge", "auto"});
+    EXPECT_THAT(r.exit_code, AnyOf(0, 1)) << memory << r.err;
+    if (!absl::StrContains(r.err, "cannot be measured")) continue;
+    ++unmeasured;
+    EXPECT_THAT(r.out, Not(HasSubstr("merged")));
+  }
+  EXPECT_GT(unmeasured, 0u);
 }
 
 // Though cuBLASLt, were it asked, would cut K in other ways each time.

@@ -104,6 +104,36 @@ refuses "bf16 dot products without AVX512-BF16" "compute dtype bf16" \
 refuses "bf16 dot products over int8 weights" "bf16" \
   "$lorikeet" run --model demo/base --compute-dtype bf16 --dtype int8
 
+# Merged weights: by an operation, by the request, by the policy.
+cat >"$work/merges.jsonl" <<'JSON'
+{"id": "a", "prompt": "Word: parrot\nAnswer:", "adapter": "reverse"}
+{"op": "merge", "adapter": "reverse"}
+{"id": "b", "prompt": "Word: parrot\nAnswer:", "adapter": "reverse"}
+{"id": "c", "prompt": "Word: parrot\nAnswer:", "adapter": "upper"}
+{"op": "unmerge", "adapter": "reverse"}
+{"id": "d", "prompt": "Word: parrot\nAnswer:", "adapter": "reverse"}
+{"id": "e", "prompt": "Word: parrot\nAnswer:", "adapter": "upper", "variant": "merged"}
+{"id": "f", "prompt": "Word: parrot\nAnswer:"}
+JSON
+variants() {
+  sed -nE 's/.*"id": "(.)", "text": "([^"]*)".*/\1\2 &/p' |
+    sed -E 's/ \{.*"variant": "merged".*/ merged/; s/ \{.*//' | tr '\n' '|'
+}
+run_merges() {
+  "$lorikeet" run --model demo/base --adapter reverse=demo/adapters/reverse \
+    --adapter upper=demo/adapters/upper --log-level error "$@"
+}
+expect "merge and unmerge hold for the requests after them" \
+  "$(run_merges <"$work/merges.jsonl" | variants)" \
+  "a torrap|b torrap merged|c PARROT|d torrap|e PARROT merged|f Unknown.|"
+expect "run --merge always merges every adapter" \
+  "$(run_merges --merge always <"$work/requests.jsonl" | variants)" \
+  "a torrap merged|b Unknown.|c PARROT merged|"
+refuses "merging without a place for it" --max-merged \
+  run_merges --merge auto --max-merged 0
+merge_none() { echo '{"op": "merge", "adapter": "none"}' | run_merges; }
+refuses "merging an adapter that is not there" none merge_none
+
 # ---- serve -------------------------------------------------------------------
 refuses "a host beyond loopback" --insecure \
   "$lorikeet" serve --model demo/base --host 0.0.0.0 --grpc-port 0 \
@@ -152,6 +182,20 @@ refuses "weights that sum to 0" INVALID_ARGUMENT \
   "$lorikeet" adapter alias cipher --split caesar@1=0 --split caesar@2=0
 refuses "an alias to an alias" INVALID_ARGUMENT \
   "$lorikeet" adapter alias other cipher
+expect "nothing is merged unless somebody says so" \
+  "$("$lorikeet" merged)" "Policy never, at most 1 merged at once."
+"$lorikeet" adapter merge-policy caesar always >/dev/null
+expect "an adapter's policy gives it merged weights" \
+  "$("$lorikeet" generate --task caesar --prompt "$(prompt parrot)")" " ufwwty"
+expect "merged tells what is merged" \
+  "$("$lorikeet" merged | sed -nE 's/^(caesar@2) +(merged) .*/\1 \2/p')" \
+  "caesar@2 merged"
+expect "the base is what it was" \
+  "$("$lorikeet" merged --verify-base | cut -d: -f1)" "The base is intact"
+refuses "an unknown policy" policy \
+  "$lorikeet" adapter merge-policy caesar sometimes
+refuses "a merged variant of the base" INVALID_ARGUMENT \
+  "$lorikeet" generate --task base --prompt x --variant merged
 refuses "an unknown task" NOT_FOUND \
   "$lorikeet" generate --task none --prompt x
 refuses "a name that is taken" ALREADY_EXISTS \
