@@ -64,7 +64,10 @@ class MergedVariantTest : public ::testing::Test {
       const std::vector<LoraTerm>& terms) {
     const auto stream = ops_->NewStream();
     MergedVariantBuilder builder(*base_, *ops_, buffers_, terms);
-    while (!builder.done()) builder.RunPiece(*stream);
+    while (!builder.done()) {
+      const absl::Status status = builder.RunPiece(*stream);
+      EXPECT_TRUE(status.ok()) << status;
+    }
     EXPECT_EQ(builder.bytes_done(), builder.bytes_total());
     return builder.Take();
   }
