@@ -42,7 +42,9 @@ SchedulerOptions MakeSchedulerOptions(const EngineOptions& options,
   o.block_size = model.block_size;
   o.max_num_seqs = options.max_num_seqs;
   o.max_num_batched_tokens = options.max_num_batched_tokens;
-  o.max_waiting_requests = options.max_waiting_requests;
+  // The inbox refuses; extra requests wait beside the others.
+  o.max_waiting_requests =
+      options.max_waiting_requests + options.max_waiting_requests / 2;
   o.prefix_caching = options.prefix_caching;
   return o;
 }

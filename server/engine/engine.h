@@ -87,8 +87,8 @@ struct EngineRequest {
   std::optional<Variant> variant;
   std::optional<MergePolicy> merge_policy;
   int32_t priority = 0;
-  // Nobody waits for it: it is refused while half of the waiting places are
-  // taken, so that it costs no other request its place.
+  // Nobody waits for it: it is refused while as many requests wait as half of
+  // the places, and takes none of them.
   bool is_extra = false;
   std::string tenant{kDefaultTenant};
 };

@@ -198,7 +198,7 @@ void EngineImpl::NoteStarts(const StepPlan& plan, absl::Duration now) {
     if (request->times.scheduled.has_value()) continue;  // It was preempted.
     request->times.scheduled = now;
     request->cached_tokens = planned.cached_tokens;
-    inbox_->CountStarted();
+    inbox_->CountStarted(request->request.is_extra);
     if (request->wants_prompt_logprobs() ||
         request->request.output.return_logits) {
       continue;  // Told with the first token, when they are known.
@@ -304,6 +304,7 @@ void EngineImpl::Forget(RequestState* request,
                         const absl::Status& status) {
   const std::shared_ptr<StreamBuffer> stream = request->stream;
   const std::vector<AdapterKey> adapters = request->needed;
+  const bool is_extra = request->request.is_extra;
   const bool was_scheduled = request->times.scheduled.has_value();
   scheduler_->Cancel(request->id);
   std::erase(cold_, request);
@@ -313,7 +314,7 @@ void EngineImpl::Forget(RequestState* request,
   for (const AdapterKey& key : adapters) {
     residency_.DropUnused(key, scheduler_->AdaptersInUse());
   }
-  if (!was_scheduled) inbox_->CountStarted();
+  if (!was_scheduled) inbox_->CountStarted(is_extra);
   // Who hears of the end finds adapter and place free; who waits for the
   // engine to be empty finds all streams ended.
   for (StreamEvent& event : last_events) stream->Push(std::move(event));

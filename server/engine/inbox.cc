@@ -26,17 +26,20 @@ absl::Status Inbox::Submit(std::unique_ptr<RequestState> request) {
     return WithReason(absl::UnavailableError("the server is draining"),
                       "SERVER_DRAINING");
   }
-  const int64_t places =
-      max_waiting_requests_ / (request->request.is_extra ? 2 : 1);
-  if (num_waiting_ >= places) {
+  // Extra ones stay out of the way long before the others' places are taken,
+  // and take none of them.
+  const bool is_extra = request->request.is_extra;
+  const int64_t places = max_waiting_requests_ / (is_extra ? 2 : 1);
+  const int64_t waiting = num_waiting_ + (is_extra ? num_extra_waiting_ : 0);
+  if (waiting >= places) {
     return WithRetryAfter(
-        WithReason(absl::ResourceExhaustedError(absl::StrCat(
-                       num_waiting_, " requests wait already, limit ",
-                       "max_waiting_requests ", places)),
+        WithReason(absl::ResourceExhaustedError(
+                       absl::StrCat(waiting, " requests wait already, limit ",
+                                    "max_waiting_requests ", places)),
                    "QUEUE_FULL"),
         kRetryAfter);
   }
-  ++num_waiting_;
+  ++(is_extra ? num_extra_waiting_ : num_waiting_);
   ++num_alive_;
   mail_.submitted.push_back(std::move(request));
   has_mail_.Signal();
@@ -112,7 +115,7 @@ void Inbox::Stop() {
 
 int64_t Inbox::num_waiting() const {
   MutexLock lock(&mu_);
-  return num_waiting_;
+  return num_waiting_ + num_extra_waiting_;
 }
 
 bool Inbox::Take(Mail* mail) {
@@ -140,9 +143,9 @@ bool Inbox::is_held() const {
   return is_held_;
 }
 
-void Inbox::CountStarted() {
+void Inbox::CountStarted(bool is_extra) {
   MutexLock lock(&mu_);
-  --num_waiting_;
+  --(is_extra ? num_extra_waiting_ : num_waiting_);
 }
 
 void Inbox::CountEnded() {

@@ -64,7 +64,7 @@ class Inbox {
   void WaitForMail(absl::Duration timeout);
   bool is_held() const;
   // A request leaves the waiting ones; it may end later or at once.
-  void CountStarted();
+  void CountStarted(bool is_extra);
   void CountEnded();
 
  private:
@@ -77,7 +77,8 @@ class Inbox {
   bool is_held_ ABSL_GUARDED_BY(mu_) = false;
   bool is_draining_ ABSL_GUARDED_BY(mu_) = false;
   bool is_stopping_ ABSL_GUARDED_BY(mu_) = false;
-  int64_t num_waiting_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t num_waiting_ ABSL_GUARDED_BY(mu_) = 0;  // without extra ones
+  int64_t num_extra_waiting_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t num_alive_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

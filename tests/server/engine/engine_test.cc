@@ -477,11 +477,13 @@ TEST_F(EngineTest, AnExtraRequestTakesNoOthersPlace) {
   std::vector<std::shared_ptr<TokenStream>> streams;
   for (int i = 0; i < 2; ++i) streams.push_back(Submit(extra));
   EXPECT_EQ(ReasonOf(engine().Submit(extra).status()), "QUEUE_FULL");
-  for (int i = 0; i < 2; ++i) streams.push_back(Submit(Request(Prompt(3))));
+  for (int i = 0; i < 4; ++i) streams.push_back(Submit(Request(Prompt(3))));
   EXPECT_EQ(ReasonOf(engine().Submit(Request(Prompt(3))).status()),
             "QUEUE_FULL");
+  EXPECT_EQ(engine().load().scheduler.waiting, 6);
   engine().SetHeld(false);
   for (const auto& stream : streams) EXPECT_TRUE(ReadAll(stream).status.ok());
+  EXPECT_EQ(engine().load().scheduler.waiting, 0);
 }
 
 TEST_F(EngineTest, AFullQueueRefusesWithAHint) {
