@@ -37,20 +37,33 @@ def pool_of_bf16():
     return bytes(pool)
 
 
-def write_adapter(directory, config, pool, index):
-    hidden = config["hidden_size"]
+def shapes_of(config):
+    """Module, width and input of a layer's linears."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads", heads)
     head_dim = config.get("head_dim") or hidden // heads
+    return {"q_proj": ("self_attn", heads * head_dim, hidden),
+            "k_proj": ("self_attn", kv_heads * head_dim, hidden),
+            "v_proj": ("self_attn", kv_heads * head_dim, hidden),
+            "o_proj": ("self_attn", hidden, heads * head_dim),
+            "gate_proj": ("mlp", inner, hidden),
+            "up_proj": ("mlp", inner, hidden),
+            "down_proj": ("mlp", hidden, inner)}
+
+
+def write_adapter(directory, config, pool, index, rank=RANK,
+                  targets=("q_proj", "v_proj")):
+    shapes = shapes_of(config)
     header, data, offset = {}, [], 0
     at = index * 4098 % (POOL_BYTES // 4)  # a place of its own in the pool
     for layer in range(config["num_hidden_layers"]):
-        for name, out in (("q_proj", heads * head_dim),
-                          ("v_proj", kv_heads * head_dim)):
-            for part, shape in (("lora_A", [RANK, hidden]),
-                                ("lora_B", [out, RANK])):
+        for name in targets:
+            module, out, width = shapes[name]
+            for part, shape in (("lora_A", [rank, width]),
+                                ("lora_B", [out, rank])):
                 size = 2 * shape[0] * shape[1]
-                key = (f"base_model.model.model.layers.{layer}.self_attn."
+                key = (f"base_model.model.model.layers.{layer}.{module}."
                        f"{name}.{part}.weight")
                 header[key] = {"dtype": "BF16", "shape": shape,
                                "data_offsets": [offset, offset + size]}
@@ -63,8 +76,8 @@ def write_adapter(directory, config, pool, index):
     with open(f"{directory}/adapter_model.safetensors", "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text + b"".join(data))
     with open(f"{directory}/adapter_config.json", "w") as out:
-        json.dump({"peft_type": "LORA", "r": RANK, "lora_alpha": RANK,
-                   "target_modules": ["q_proj", "v_proj"]}, out)
+        json.dump({"peft_type": "LORA", "r": rank, "lora_alpha": rank,
+                   "target_modules": list(targets)}, out)
     return offset
 
 
