@@ -113,6 +113,11 @@ void CopyRows(ConstTensor from, Tensor to) {
 
 }  // namespace
 
+std::unique_ptr<PackedLora> Ops::PackLoraInt8(ConstTensor, ConstTensor) {
+  CHECK(false && "a backend without adapters in 8 bits");
+  return nullptr;
+}
+
 std::unique_ptr<PackedWeight> Ops::NewWeight(int64_t, int64_t, DType) {
   return nullptr;
 }

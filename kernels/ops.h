@@ -145,6 +145,10 @@ class Ops {
   // Null if the device has no memory for them.
   virtual std::unique_ptr<PackedLora> PackLora(ConstTensor a,
                                                ConstTensor b) = 0;
+  // The same in 8 bits (lora_int8.h). REQUIRES: has_int8_lora().
+  virtual bool has_int8_lora() const { return false; }
+  virtual std::unique_ptr<PackedLora> PackLoraInt8(ConstTensor a,
+                                                   ConstTensor b);
 
   // out [n, in_dim] f32 = rows row_begin, ... of W + sum_i scale_i B_i A_i, to
   // host memory: per term delta = one f32 FMA chain over ascending r from 0,

@@ -71,7 +71,14 @@ std::unique_ptr<PackedWeight> CpuOps::RestoreWeight(int64_t out_dim,
 std::unique_ptr<PackedLora> CpuOps::PackLora(ConstTensor a, ConstTensor b) {
   CHECK_GT(a.rows, 0);
   CHECK_EQ(a.rows, b.cols);
-  return std::make_unique<Lora>(a, b);
+  return std::make_unique<Lora>(RankBlocks(a, a.dtype), Panels(b, b.dtype));
+}
+
+std::unique_ptr<PackedLora> CpuOps::PackLoraInt8(ConstTensor a, ConstTensor b) {
+  CHECK_GT(a.rows, 0);
+  CHECK_EQ(a.rows, b.cols);
+  return std::make_unique<Lora>(RankBlocks(a, DType::kI8),
+                                Panels::Int8Columns(b));
 }
 
 void CpuOps::ForRows(int64_t rows, int64_t cols,

@@ -29,7 +29,13 @@ void ReadRank(const RankBlocks& a, int64_t r, int64_t begin, int64_t count,
   const auto [first, size] = BlockOf(a, r);
   const char* block = a.block(first);
   for (int64_t k = begin; k < begin + count; ++k) {
-    const int64_t group = ((k / kGroup) * size + r - first) * kGroup;
+    const int64_t vector = (k / kGroup) * size + r - first;
+    if (a.dtype() == DType::kI8) {
+      *out++ = LoraInt8Element(block + vector * LoraVectorBytes(DType::kI8),
+                               k % kGroup);
+      continue;
+    }
+    const int64_t group = vector * kGroup;
     *out++ = LoadElement(a.dtype(), block,
                          group + PlaceInGroup(a.dtype(), k % kGroup));
   }

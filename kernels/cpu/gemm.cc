@@ -54,9 +54,9 @@ HWY_INLINE void Tile(const PanelGemmArgs& args, int64_t row, int64_t panel,
                      int first) {
   constexpr int kVectors = kPanels * kWidth;
   constexpr int kColumns = PanelColumns<kType>::kCount;
-  constexpr int64_t kStep = kColumns * kGroup * SizeBytes(kType);
+  constexpr int64_t kStep = kColumns * PanelColumns<kType>::kBytes;
   const FloatTag d;
-  const int64_t panel_bytes = PanelBytes(kType, args.k);
+  const int64_t panel_bytes = args.k * PanelColumns<kType>::kBytes;
   const int64_t x_stride = args.x_stride;
   const float* HWY_RESTRICT x = args.x + row * x_stride;
   const char* HWY_RESTRICT w = args.panels + panel * panel_bytes;
@@ -175,7 +175,7 @@ void PanelGemm(const PanelGemmArgs& args) {
     case DType::kF16:
       return PanelGemmOf<DType::kF16>(args);
     case DType::kI8:
-      CHECK(false && "int8 panels have a kernel of their own");
+      return PanelGemmOf<DType::kI8>(args);
   }
 }
 

@@ -12,7 +12,7 @@
 
 namespace lorikeet::cpu {
 
-// Rows of x times some neighbouring panels (see packed.h).
+// Rows of x times some neighbouring panels (see packed.h); kI8: of LoRA.
 struct PanelGemmArgs {
   const float* x = nullptr;  // [rows, k]
   int64_t x_stride = 0;

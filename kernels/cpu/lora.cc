@@ -39,7 +39,7 @@ HWY_INLINE void AddGroup(const float* x, const char* a, FloatVec* sum) {
     for (int r = 0; r < kRanks; ++r) {
       FloatVec low;
       FloatVec high;
-      LoadPair<kType>(a + r * kGroup * SizeBytes(kType), u, low, high);
+      LoadPair<kType>(a + r * LoraVectorBytes(kType), u, low, high);
       sum[r] = hn::MulAdd(x_low, low, sum[r]);
       sum[r] = hn::MulAdd(x_high, high, sum[r]);
     }
@@ -49,7 +49,7 @@ HWY_INLINE void AddGroup(const float* x, const char* a, FloatVec* sum) {
 template <DType kType, int kRanks>
 void ShrinkRow(const ShrinkArgs& args, const float* x, const float* tail,
                float* v) {
-  constexpr int64_t kStep = kRanks * kGroup * SizeBytes(kType);
+  constexpr int64_t kStep = kRanks * LoraVectorBytes(kType);
   const FloatTag d;
   const int64_t full = args.k / kGroup;
   const int64_t groups = GroupsOf(args.k);
@@ -115,7 +115,7 @@ void Shrink(const ShrinkArgs& args) {
     case DType::kF16:
       return ShrinkOf<DType::kF16>(args);
     case DType::kI8:
-      CHECK(false && "there are no int8 adapters");
+      return ShrinkOf<DType::kI8>(args);
   }
 }
 

@@ -45,7 +45,7 @@ void TransposeGroup(const char* from, int64_t ranks, float* out,
     for (int u = 0; u < kUnits; ++u) {
       FloatVec low;
       FloatVec high;
-      LoadPair<kType>(from + r * kGroup * SizeBytes(kType), u, low, high);
+      LoadPair<kType>(from + r * LoraVectorBytes(kType), u, low, high);
       hn::Store(low, d, row + u * kLanes);
       hn::Store(high, d, row + u * kLanes + 16);
     }
@@ -55,7 +55,7 @@ void TransposeGroup(const char* from, int64_t ranks, float* out,
 
 void TransposeRanks(DType dtype, const char* block, int64_t ranks,
                     int64_t group, float* out, int64_t stride) {
-  const char* from = block + group * ranks * kGroup * SizeBytes(dtype);
+  const char* from = block + group * ranks * LoraVectorBytes(dtype);
   switch (dtype) {
     case DType::kF32:
       return TransposeGroup<DType::kF32>(from, ranks, out, stride);
@@ -64,7 +64,7 @@ void TransposeRanks(DType dtype, const char* block, int64_t ranks,
     case DType::kF16:
       return TransposeGroup<DType::kF16>(from, ranks, out, stride);
     case DType::kI8:
-      CHECK(false && "there are no int8 adapters");
+      return TransposeGroup<DType::kI8>(from, ranks, out, stride);
   }
 }
 

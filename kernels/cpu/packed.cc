@@ -93,6 +93,31 @@ void PackInt8(ConstTensor w, char* to) {
   }
 }
 
+// `w`: 32 numbers or fewer.
+void PackInt8Vector(const float* w, int64_t count, char* to) {
+  int8_t q[kLoraVector];
+  const uint16_t scale = QuantizeLoraVector(w, count, q);
+  std::memcpy(to, &scale, sizeof(scale));
+  std::memcpy(to + sizeof(scale), q, sizeof(q));
+}
+
+void PackInt8Ranks(ConstTensor a, char* to) {
+  const int64_t groups = GroupsOf(a.cols);
+  float w[kGroup];
+  for (int64_t first = 0; first < a.rows;) {
+    const int64_t size = RankBlocks::BlockSize(a.rows - first);
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t count = std::min(kGroup, a.cols - group * kGroup);
+      for (int64_t r = first; r < first + size; ++r) {
+        for (int64_t i = 0; i < count; ++i) w[i] = a.At(r, group * kGroup + i);
+        PackInt8Vector(w, count, to);
+        to += kLoraInt8VectorBytes;
+      }
+    }
+    first += size;
+  }
+}
+
 template <typename T>
 void PackRanks(ConstTensor a, T* to) {
   const int64_t groups = GroupsOf(a.cols);
@@ -154,9 +179,36 @@ Panels::Panels(int64_t rows, int64_t cols, DType dtype, Arena* arena)
       dtype_(dtype),
       bytes_(NewBytes(GroupsOf(rows) * PanelBytes(dtype, cols), arena)) {}
 
+Panels::Panels(int64_t rows, int64_t cols, DType dtype, bool is_lora_int8,
+               Buffer bytes)
+    : rows_(rows),
+      cols_(cols),
+      dtype_(dtype),
+      is_lora_int8_(is_lora_int8),
+      bytes_(std::move(bytes)) {}
+
+Panels Panels::Int8Columns(ConstTensor b) {
+  Buffer bytes(GroupsOf(b.rows) * b.cols * kLoraInt8VectorBytes);
+  char* to = bytes.data();
+  float w[kGroup];
+  for (int64_t first = 0; first < b.rows; first += kGroup) {
+    const int64_t count = std::min(kGroup, b.rows - first);
+    for (int64_t r = 0; r < b.cols; ++r) {
+      for (int64_t i = 0; i < count; ++i) w[i] = b.At(first + i, r);
+      PackInt8Vector(w, count, to);
+      to += kLoraInt8VectorBytes;
+    }
+  }
+  return Panels(b.rows, b.cols, DType::kI8, /*is_lora_int8=*/true,
+                std::move(bytes));
+}
+
 float Panels::At(int64_t row, int64_t col) const {
   const char* from = panel(row / kGroup);
   const int64_t i = row % kGroup;
+  if (is_lora_int8_) {
+    return LoraInt8Element(from + col * kLoraInt8VectorBytes, i);
+  }
   if (dtype_ == DType::kBF16) {
     return LoadElement(dtype_, from, PairPlace(i, col, cols_));
   }
@@ -170,13 +222,16 @@ void Panels::Row(int64_t row, float* out) const {
   for (int64_t k = 0; k < cols_; ++k) out[k] = At(row, k);
 }
 
-RankBlocks::RankBlocks(ConstTensor a)
+RankBlocks::RankBlocks(ConstTensor a, DType dtype)
     : ranks_(a.rows),
       in_dim_(a.cols),
-      dtype_(a.dtype),
-      bytes_(a.rows * GroupsOf(a.cols) * kGroup * SizeBytes(a.dtype)) {
+      dtype_(dtype),
+      bytes_(a.rows * GroupsOf(a.cols) * LoraVectorBytes(dtype)) {
   CHECK(a.rows > 0 && a.cols > 0);
-  if (dtype_ == DType::kF32) {
+  CHECK(dtype == a.dtype || dtype == DType::kI8);
+  if (dtype_ == DType::kI8) {
+    PackInt8Ranks(a, bytes_.data());
+  } else if (dtype_ == DType::kF32) {
     PackRanks(a, bytes_.as<float>());
   } else {
     PackRanks(a, bytes_.as<uint16_t>());

@@ -14,7 +14,10 @@
 //
 // LoRA's B [out, rank] is kept as Panels; A [rank, in] as RankBlocks: blocks of
 // 8, 4, 2 or 1 ranks (no padding), each [ceil(in / 32)][ranks][32], lanes along
-// k. There element i and i + 16 of a group of 32 bf16 share a 32-bit lane.
+// k. There element i and i + 16 of a group of 32 bf16 share a 32-bit lane. In 8
+// bits (lora_int8.h) each 32 numbers of a rank, or of a column of a panel, are
+// a bf16 scale and 32 bytes:
+//   A  [ceil(in / 32)][ranks] vectors      B  [cols] vectors
 //
 // Immutable, but for weights that Merge fills before anybody reads them.
 
@@ -22,9 +25,11 @@
 #define LORIKEET_KERNELS_CPU_PACKED_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "absl/strings/string_view.h"
 #include "kernels/block_int8.h"
+#include "kernels/lora_int8.h"
 #include "kernels/ops.h"
 
 namespace lorikeet::cpu {
@@ -41,6 +46,17 @@ constexpr int64_t PlaceInGroup(DType dtype, int64_t i) {
 
 constexpr int64_t GroupsOf(int64_t count) {
   return (count + kGroup - 1) / kGroup;
+}
+
+// Bytes of 32 numbers of LoRA.
+constexpr int64_t LoraVectorBytes(DType dtype) {
+  static_assert(kGroup == kLoraVector);
+  return dtype == DType::kI8 ? kLoraInt8VectorBytes : kGroup * SizeBytes(dtype);
+}
+// Element i of a vector in 8 bits.
+inline float LoraInt8Element(const char* vector, int64_t i) {
+  return LoadElement(DType::kBF16, vector, 0) *
+         static_cast<float>(static_cast<int8_t>(vector[2 + i]));
 }
 
 // Bytes of one panel of `cols` columns.
@@ -75,6 +91,8 @@ class Panels {
          Arena* arena = nullptr);
   // Without content.
   Panels(int64_t rows, int64_t cols, DType dtype, Arena* arena);
+  // LoRA's B in 8 bits.
+  static Panels Int8Columns(ConstTensor b);
 
   // Element (row, col) as a number.
   float At(int64_t row, int64_t col) const;
@@ -86,7 +104,10 @@ class Panels {
   int64_t count() const { return GroupsOf(rows_); }
   DType dtype() const { return dtype_; }
   int64_t size_bytes() const { return bytes_.size_bytes(); }
-  int64_t panel_bytes() const { return PanelBytes(dtype_, cols_); }
+  int64_t panel_bytes() const {
+    return is_lora_int8_ ? cols_ * kLoraInt8VectorBytes
+                         : PanelBytes(dtype_, cols_);
+  }
   absl::string_view bytes() const {
     return {bytes_.data(), static_cast<size_t>(bytes_.size_bytes())};
   }
@@ -98,15 +119,20 @@ class Panels {
   }
 
  private:
+  Panels(int64_t rows, int64_t cols, DType dtype, bool is_lora_int8,
+         Buffer bytes);
+
   int64_t rows_;
   int64_t cols_;
   DType dtype_;
+  bool is_lora_int8_ = false;
   Buffer bytes_;
 };
 
 class RankBlocks {
  public:
-  explicit RankBlocks(ConstTensor a);
+  // `dtype`: that of A, or kI8.
+  RankBlocks(ConstTensor a, DType dtype);
 
   // The largest block that begins at `rank`: 8, 4, 2 or 1.
   static int64_t BlockSize(int64_t ranks_left) {
@@ -118,7 +144,7 @@ class RankBlocks {
   int64_t size_bytes() const { return bytes_.size_bytes(); }
   // Bytes of one rank.
   int64_t rank_bytes() const {
-    return GroupsOf(in_dim_) * kGroup * SizeBytes(dtype_);
+    return GroupsOf(in_dim_) * LoraVectorBytes(dtype_);
   }
   // REQUIRES: a block begins at `rank`.
   const char* block(int64_t rank) const {
@@ -151,7 +177,7 @@ class Weight final : public PackedWeight {
 
 class Lora final : public PackedLora {
  public:
-  Lora(ConstTensor a_in, ConstTensor b_in) : a(a_in), b(b_in, b_in.dtype) {}
+  Lora(RankBlocks a_in, Panels b_in) : a(std::move(a_in)), b(std::move(b_in)) {}
   int64_t rank() const override { return a.ranks(); }
   int64_t in_dim() const override { return a.in_dim(); }
   int64_t out_dim() const override { return b.rows(); }

@@ -26,6 +26,18 @@ inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(FloatTag()));
 // A group of 32 is this many pairs of vectors: lanes i and i + 16.
 inline constexpr int kUnits = 16 / kLanes;
 
+// Of LoRA in 8 bits. Widens numbers `first`, ... of a vector; exact.
+HWY_INLINE FloatVec LoadInt8(const char* vector, int first) {
+  const FloatTag d;
+  const hn::RebindToSigned<FloatTag> di;
+  const hn::Rebind<int8_t, FloatTag> d8;
+  const FloatVec scale =
+      hn::Set(d, FloatFromBF16(*reinterpret_cast<const uint16_t*>(vector)));
+  const auto q = hn::LoadU(
+      d8, reinterpret_cast<const int8_t*>(vector + sizeof(uint16_t)) + first);
+  return hn::Mul(scale, hn::ConvertTo(d, hn::PromoteTo(di, q)));
+}
+
 // Of rank blocks. Widens unit `unit` of a group of 32: `low` gets elements unit
 // * kLanes + 0, 1, ..., `high` those 16 further.
 template <DType kType>
@@ -42,6 +54,9 @@ HWY_INLINE void LoadPair(const char* group, int unit, FloatVec& low,
         hn::Load(dw, reinterpret_cast<const uint32_t*>(group) + unit * kLanes);
     low = hn::BitCast(d, hn::ShiftLeft<16>(both));
     high = hn::BitCast(d, hn::And(both, hn::Set(dw, 0xFFFF0000u)));
+  } else if constexpr (kType == DType::kI8) {
+    low = LoadInt8(group, unit * kLanes);
+    high = LoadInt8(group, unit * kLanes + 16);
   } else {
     const hn::Rebind<hwy::float16_t, FloatTag> dh;
     const auto* p =
@@ -51,16 +66,20 @@ HWY_INLINE void LoadPair(const char* group, int unit, FloatVec& low,
   }
 }
 
-// The columns of a panel that lie interleaved. Load widens vector `index` of
-// column `column` of them: outputs index * kLanes, + 1, ...
+// The columns of a panel that lie interleaved; in 8 bits those of LoRA. Load
+// widens vector `index` of column `column` of them: outputs index * kLanes, +
+// 1, ...
 template <DType kType>
 struct PanelColumns {
   static constexpr int kCount = 1;
+  static constexpr int64_t kBytes = LoraVectorBytes(kType);  // of a column
   static HWY_INLINE FloatVec Load(const char* group, int index, int) {
     const FloatTag d;
     if constexpr (kType == DType::kF32) {
       return hn::Load(d,
                       reinterpret_cast<const float*>(group) + index * kLanes);
+    } else if constexpr (kType == DType::kI8) {
+      return LoadInt8(group, index * kLanes);
     } else {
       const hn::Rebind<hwy::float16_t, FloatTag> dh;
       return hn::PromoteTo(
@@ -76,6 +95,7 @@ struct PanelColumns {
 template <>
 struct PanelColumns<DType::kBF16> {
   static constexpr int kCount = 2;
+  static constexpr int64_t kBytes = LoraVectorBytes(DType::kBF16);
   static HWY_INLINE FloatVec Load(const char* group, int index, int column) {
     const FloatTag d;
     const WordTag dw;

@@ -73,6 +73,9 @@ class ReferenceOps final : public Ops {
   std::unique_ptr<Stream> NewStream() override;
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
+  bool has_int8_lora() const override { return true; }
+  std::unique_ptr<PackedLora> PackLoraInt8(ConstTensor a,
+                                           ConstTensor b) override;
   void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
                  int64_t row_begin, Tensor out) const override;
   std::unique_ptr<PackedWeight> NewWeight(int64_t out_dim, int64_t in_dim,

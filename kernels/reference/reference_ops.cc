@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "kernels/block_int8.h"
+#include "kernels/lora_int8.h"
 #include "kernels/reference/operators.h"
 
 namespace lorikeet {
@@ -51,6 +52,19 @@ std::unique_ptr<Stream> ReferenceOps::NewStream() {
 std::unique_ptr<PackedWeight> ReferenceOps::PackWeight(ConstTensor w,
                                                        DType dtype) {
   return std::make_unique<Weight>(w, dtype);
+}
+
+std::unique_ptr<PackedLora> ReferenceOps::PackLoraInt8(ConstTensor a,
+                                                       ConstTensor b) {
+  const auto rounded = [](ConstTensor m, auto round) {
+    Buffer values(m.rows * m.cols * SizeBytes(DType::kF32));
+    round(m, Tensor::F32(values.as<float>(), m.rows, m.cols));
+    return values;
+  };
+  const Buffer a_values = rounded(a, RoundLoraA);
+  const Buffer b_values = rounded(b, RoundLoraB);
+  return PackLora(Tensor::F32(a_values.as<float>(), a.rows, a.cols),
+                  Tensor::F32(b_values.as<float>(), b.rows, b.cols));
 }
 
 std::unique_ptr<PackedLora> ReferenceOps::PackLora(ConstTensor a,
