@@ -238,26 +238,37 @@ void TrainModel::Attach(const BaseParameter& parameter, Tensor value,
   }
 }
 
-absl::Status TrainModel::RefreshGains(TrainOps& ops, Stream& stream) {
-  for (TrainLayer& layer : layers_) {
-    for (TrainLinear& linear : layer.linears) {
-      TrainLora* lora = linear.lora.get();
-      if (lora == nullptr || !lora->is_dora()) continue;
-      std::vector<double> squares(static_cast<size_t>(linear.weight.out_dim()));
-      ops.MergedRowSquares(linear.weight, lora->a, lora->b, lora->scaling,
-                           squares, stream);
-      lora->gain.resize(squares.size());
-      lora->inverse_norm.resize(squares.size());
-      for (size_t j = 0; j < squares.size(); ++j) {
-        const double inverse = 1 / std::sqrt(squares[j]);
-        lora->inverse_norm[j] = static_cast<float>(inverse);
-        lora->gain[j] = static_cast<float>(lora->magnitude.f32(0)[j] * inverse);
-        if (squares[j] > 0) continue;
-        return absl::InvalidArgumentError(
-            absl::StrCat("DoRA of ", NameOf(linear.id), ": row ", j,
-                         " of the merged weight has norm 0, no gain exists"));
-      }
-    }
+absl::StatusOr<int64_t> TrainModel::RefreshGains(int64_t from, TrainOps& ops,
+                                                 Stream& stream) {
+  const auto is_dora = [this](int64_t i) {
+    const TrainLora* lora = LinearAt(i).lora.get();
+    return lora != nullptr && lora->is_dora();
+  };
+  int64_t i = from;
+  while (i < num_linears() && !is_dora(i)) ++i;
+  if (i == num_linears()) return i;
+  RETURN_IF_ERROR(ComputeGains(LinearAt(i), ops, stream));
+  ++i;
+  while (i < num_linears() && !is_dora(i)) ++i;
+  return i;
+}
+
+absl::Status TrainModel::ComputeGains(const TrainLinear& linear, TrainOps& ops,
+                                      Stream& stream) {
+  TrainLora& lora = *linear.lora;
+  std::vector<double> squares(static_cast<size_t>(linear.weight.out_dim()));
+  ops.MergedRowSquares(linear.weight, lora.a, lora.b, lora.scaling, squares,
+                       stream);
+  lora.gain.resize(squares.size());
+  lora.inverse_norm.resize(squares.size());
+  for (size_t j = 0; j < squares.size(); ++j) {
+    const double inverse = 1 / std::sqrt(squares[j]);
+    lora.inverse_norm[j] = static_cast<float>(inverse);
+    lora.gain[j] = static_cast<float>(lora.magnitude.f32(0)[j] * inverse);
+    if (squares[j] > 0) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("DoRA of ", NameOf(linear.id), ": row ", j,
+                     " of the merged weight has norm 0, no gain exists"));
   }
   return absl::OkStatus();
 }

@@ -92,17 +92,30 @@ class TrainModel {
   // No layer below this one has a parameter, nor has the embedding.
   int64_t first_trained_layer() const { return first_trained_layer_; }
 
-  // Computes DoRA's gains from the parameters as they are: once per step.
+  // DoRA's gains come from the parameters as they are: once per step, one
+  // linear after the other. Computes those of the first one from number `from`
+  // on that has gains; returns the number after it, num_linears() if no other
+  // is left.
   //
   // Errors: INVALID_ARGUMENT naming the module and the row whose norm is 0.
-  absl::Status RefreshGains(TrainOps& ops, Stream& stream);
+  absl::StatusOr<int64_t> RefreshGains(int64_t from, TrainOps& ops,
+                                       Stream& stream);
+  int64_t num_linears() const {
+    return static_cast<int64_t>(layers_.size()) * kNumProjections;
+  }
 
  private:
+  absl::Status ComputeGains(const TrainLinear& linear, TrainOps& ops,
+                            Stream& stream);
   explicit TrainModel(const Model& base) : base_(base) {}
   void ReadFrozen();
   TrainLinear& linear(LinearId id) {
     return layers_[static_cast<size_t>(id.layer)]
         .linears[static_cast<size_t>(id.projection)];
+  }
+  const TrainLinear& LinearAt(int64_t number) const {
+    return layers_[static_cast<size_t>(number / kNumProjections)]
+        .linears[static_cast<size_t>(number % kNumProjections)];
   }
   TrainNorm& norm(NormId id);
   // Gives a low-rank part the parameters from *next on.

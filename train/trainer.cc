@@ -63,11 +63,11 @@ double Trainer::progress() const {
   return static_cast<double>(slices_done_) / static_cast<double>(slices_);
 }
 
-absl::Status Trainer::RefreshGains() {
-  if (has_gains_) return absl::OkStatus();
-  RETURN_IF_ERROR(model_.RefreshGains(train_, stream_));
-  has_gains_ = true;
-  return absl::OkStatus();
+absl::StatusOr<bool> Trainer::HaveGains() {
+  if (next_gains_ == model_.num_linears()) return true;
+  ASSIGN_OR_RETURN(next_gains_,
+                   model_.RefreshGains(next_gains_, train_, stream_));
+  return next_gains_ == model_.num_linears();
 }
 
 void Trainer::BeginBatch() {
@@ -80,7 +80,8 @@ void Trainer::BeginBatch() {
 }
 
 absl::StatusOr<bool> Trainer::RunSlice() {
-  RETURN_IF_ERROR(RefreshGains());
+  ASSIGN_OR_RETURN(const bool have_gains, HaveGains());
+  if (!have_gains) return false;
   ++slices_done_;
   if (batch_ == batches_.size()) {
     RETURN_IF_ERROR(Update());
@@ -131,19 +132,33 @@ absl::Status Trainer::Update() {
   train_.AdamW(step, parameters.gradients(), parameters.values(),
                parameters.first_moments(), parameters.second_moments(),
                stream_);
-  has_gains_ = false;
+  next_gains_ = 0;
   ++steps_done_;
   return absl::OkStatus();
 }
 
-absl::StatusOr<EvalReport> Trainer::Evaluate(const TrainBatch& batch) {
-  CHECK(batch_ == batches_.size());
-  RETURN_IF_ERROR(RefreshGains());
+void Trainer::BeginEvaluation(const TrainBatch& batch) {
+  CHECK(batch_ == batches_.size() && !pass_.is_under_way());
+  evaluation_ = EvalReport();
+  evaluation_.sequences = static_cast<int64_t>(batch.size());
   pass_.Begin(batch, 0, {});
-  while (!pass_.RunSlice()) {
+}
+
+absl::StatusOr<bool> Trainer::RunEvaluationSlice() {
+  ASSIGN_OR_RETURN(const bool have_gains, HaveGains());
+  if (!have_gains || !pass_.RunSlice()) return false;
+  evaluation_.loss_sum = pass_.loss_sum();
+  evaluation_.targets = pass_.num_targets();
+  evaluation_.exact = pass_.num_exact();
+  return true;
+}
+
+absl::StatusOr<EvalReport> Trainer::Evaluate(const TrainBatch& batch) {
+  BeginEvaluation(batch);
+  for (bool is_done = false; !is_done;) {
+    ASSIGN_OR_RETURN(is_done, RunEvaluationSlice());
   }
-  return EvalReport{pass_.loss_sum(), pass_.num_targets(), pass_.num_exact(),
-                    static_cast<int64_t>(batch.size())};
+  return evaluation_;
 }
 
 }  // namespace lorikeet

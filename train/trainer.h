@@ -92,13 +92,19 @@ class Trainer {
   // The share of the step that is done, in [0, 1].
   double progress() const;
 
-  // Evaluates a batch between two steps, all at once.
+  // Evaluates a batch between two steps, in slices as a step; `batch` is read
+  // until it is done. Then evaluation() has it.
   // Errors: INVALID_ARGUMENT if DoRA finds no gain.
+  void BeginEvaluation(const TrainBatch& batch);
+  absl::StatusOr<bool> RunEvaluationSlice();
+  const EvalReport& evaluation() const { return evaluation_; }
+  // All at once.
   absl::StatusOr<EvalReport> Evaluate(const TrainBatch& batch);
 
  private:
   void BeginBatch();
-  absl::Status RefreshGains();
+  // The gains of a next linear; returns whether all are up to date.
+  absl::StatusOr<bool> HaveGains();
   absl::Status CheckFinite(double value, const char* what) const;
   absl::Status Update();
 
@@ -108,13 +114,14 @@ class Trainer {
   HostStream stream_;
   BatchPass pass_;
   int64_t steps_done_;
-  bool has_gains_ = false;
+  int64_t next_gains_ = 0;  // of the linear with this number
 
   std::vector<TrainBatch> batches_;
   size_t batch_ = 0;
   int64_t slices_done_ = 0, slices_ = 1;
   double loss_sum_ = 0;
   StepReport report_;
+  EvalReport evaluation_;
 };
 
 }  // namespace lorikeet

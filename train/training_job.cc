@@ -215,6 +215,9 @@ absl::StatusOr<bool> TrainingJob::RunSlice() {
     case Stage::kEvaluate:
       RETURN_IF_ERROR(EvaluateSlice());
       return false;
+    case Stage::kSave:
+      RETURN_IF_ERROR(Save());
+      return false;
     case Stage::kFinish:
       RETURN_IF_ERROR(WriteOutput());
       stage_ = Stage::kDone;
@@ -246,14 +249,21 @@ absl::Status TrainingJob::StepSlice() {
     stage_ = Stage::kEvaluate;
     next_eval_ = 0;
     eval_report_ = EvalReport();
-    return absl::OkStatus();
+  } else {
+    AfterStep();
   }
-  return AfterStep();
+  return absl::OkStatus();
 }
 
 absl::Status TrainingJob::EvaluateSlice() {
-  ASSIGN_OR_RETURN(const EvalReport report,
-                   trainer_->Evaluate(eval_batches_[next_eval_]));
+  if (!eval_is_under_way_) {
+    trainer_->BeginEvaluation(eval_batches_[next_eval_]);
+    eval_is_under_way_ = true;
+  }
+  ASSIGN_OR_RETURN(const bool is_done, trainer_->RunEvaluationSlice());
+  if (!is_done) return absl::OkStatus();
+  eval_is_under_way_ = false;
+  const EvalReport& report = trainer_->evaluation();
   eval_report_.loss_sum += report.loss_sum;
   eval_report_.targets += report.targets;
   eval_report_.exact += report.exact;
@@ -261,19 +271,26 @@ absl::Status TrainingJob::EvaluateSlice() {
   if (++next_eval_ < eval_batches_.size()) return absl::OkStatus();
   history_.evals.push_back(
       {steps_done(), eval_report_.loss(), eval_report_.exact_match()});
-  return AfterStep();
+  AfterStep();
+  return absl::OkStatus();
 }
 
-absl::Status TrainingJob::AfterStep() {
+void TrainingJob::AfterStep() {
   const int64_t step = steps_done();
   const bool is_last = step == num_steps();
-  stage_ = is_last ? Stage::kFinish : Stage::kStep;
-  if (files_.checkpoint_steps == 0) return absl::OkStatus();
-  if (!is_last && step % files_.checkpoint_steps != 0) return absl::OkStatus();
+  const bool is_due = files_.checkpoint_steps > 0 &&
+                      (is_last || step % files_.checkpoint_steps == 0);
+  stage_ = is_due ? Stage::kSave : is_last ? Stage::kFinish : Stage::kStep;
+}
+
+absl::Status TrainingJob::Save() {
+  const int64_t step = steps_done();
   Json state = Json::Object();
   state.Set("identity", Identity());
   state.Set("history", history_.ToJson());
-  return checkpoints_->Save(step, state, model_->parameters());
+  RETURN_IF_ERROR(checkpoints_->Save(step, state, model_->parameters()));
+  stage_ = step == num_steps() ? Stage::kFinish : Stage::kStep;
+  return absl::OkStatus();
 }
 
 Json TrainingJob::Record() const {

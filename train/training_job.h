@@ -90,7 +90,9 @@ class TrainingJob {
       const TrainingSubject& subject, const TrainingFiles& files,
       const TrainingOptions& options, TrainingData data);
 
-  // Does the next slice. Returns true when the output is there.
+  // Does the next slice. Returns true when the output is there. One that is a
+  // write (is_writing()) uses files and parameters but no operators: it may run
+  // on another thread.
   //
   // Errors: as Trainer::RunSlice; those of the file system: checkpoints that
   // are there stay.
@@ -99,12 +101,16 @@ class TrainingJob {
   int64_t num_steps() const { return trainer_->options().schedule.steps; }
   int64_t steps_done() const { return trainer_->steps_done(); }
   bool is_evaluating() const { return stage_ == Stage::kEvaluate; }
+  // The next slice writes a checkpoint or the output.
+  bool is_writing() const {
+    return stage_ == Stage::kSave || stage_ == Stage::kFinish;
+  }
   const TrainingHistory& history() const { return history_; }
   const TrainModel& model() const { return *model_; }
   const Dataset& data() const { return data_; }
 
  private:
-  enum class Stage { kStep, kEvaluate, kFinish, kDone };
+  enum class Stage { kStep, kEvaluate, kSave, kFinish, kDone };
 
   TrainingJob(const TrainingSubject& subject, const TrainingFiles& files,
               const TrainingOptions& options, Dataset data,
@@ -118,7 +124,8 @@ class TrainingJob {
 
   absl::Status StepSlice();
   absl::Status EvaluateSlice();
-  absl::Status AfterStep();
+  void AfterStep();
+  absl::Status Save();
   absl::Status WriteOutput();
   std::string StatePath() const { return files_.output + ".training"; }
   // What a checkpoint and this job must have in common.
@@ -141,7 +148,8 @@ class TrainingJob {
 
   Stage stage_ = Stage::kStep;
   bool step_is_under_way_ = false;
-  size_t next_eval_ = 0;
+  size_t next_eval_ = 0;  // the batch
+  bool eval_is_under_way_ = false;
   EvalReport eval_report_;
 };
 

@@ -207,6 +207,10 @@ bool JobRunner::WhileIdle() {
 }
 
 bool JobRunner::RunPiece() {
+  {
+    MutexLock lock(&mu_);
+    if (is_writing_) return false;
+  }
   if (active_ == nullptr) return Begin();
   {
     MutexLock lock(&mu_);
@@ -217,7 +221,17 @@ bool JobRunner::RunPiece() {
       End(*job, JobState::kCancelled, absl::OkStatus());
       return true;
     }
+    if (active_->is_writing()) {
+      is_writing_ = true;
+      changed_.SignalAll();
+      return false;
+    }
   }
+  RunSlice();
+  return true;
+}
+
+void JobRunner::RunSlice() {
   const absl::StatusOr<bool> done = active_->RunSlice();
   if (!done.ok()) {
     Finish(done.status());
@@ -227,7 +241,6 @@ bool JobRunner::RunPiece() {
   } else {
     NoteProgress();
   }
-  return true;
 }
 
 bool JobRunner::Begin() {
@@ -287,19 +300,34 @@ void JobRunner::Finish(const absl::Status& error) {
 
 void JobRunner::Loop() {
   while (true) {
-    if (Save() || Publish() || Prepare()) continue;
+    if (Write() || Save() || Publish() || Prepare()) continue;
     MutexLock lock(&mu_);
     if (is_ending_) return;
     const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      return std::ranges::any_of(
-          jobs_, [this](const Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-            return job.is_dirty || job.record.state == JobState::kRegistering ||
-                   (job.record.state == JobState::kQueued &&
-                    ready_ == nullptr && !is_training_);
-          });
+      return is_writing_ ||
+             std::ranges::any_of(
+                 jobs_,
+                 [this](const Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+                   return job.is_dirty ||
+                          job.record.state == JobState::kRegistering ||
+                          (job.record.state == JobState::kQueued &&
+                           ready_ == nullptr && !is_training_);
+                 });
     };
     if (!has_work()) changed_.Wait(&mu_);
   }
+}
+
+bool JobRunner::Write() {
+  {
+    MutexLock lock(&mu_);
+    if (is_ending_ || !is_writing_) return false;
+  }
+  RunSlice();
+  MutexLock lock(&mu_);
+  is_writing_ = false;
+  engine_.Wake();
+  return true;
 }
 
 bool JobRunner::Save() {

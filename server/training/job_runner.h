@@ -4,9 +4,8 @@
 // Three kinds of threads. Callers add, look at and cancel jobs. The engine's
 // thread, as GapWork, trains: a slice after a serving step when the share has
 // earned it, and without pause while nothing is served. A thread of its own
-// does everything that waits for disks: reads data, writes records, publishes
-// results; checkpoints and the output are written by the job itself, between
-// two slices.
+// does everything that waits for disks: reads data, writes checkpoints, output
+// and records, publishes results. While it writes for a job that job pauses.
 //
 // A job that is not final survives a restart: it goes on from its last
 // checkpoint to the same bits.
@@ -113,11 +112,14 @@ class JobRunner final : public GapWork {
   // Engine thread. Returns false if there is nothing to train.
   bool RunPiece();
   bool Begin();
+  // Whoever has active_: does its next slice.
+  void RunSlice();
   void NoteProgress();
   void Finish(const absl::Status& error);
 
   // The runner's own thread.
   void Loop();
+  bool Write();
   bool Save();
   bool Publish();
   bool Prepare();
@@ -128,7 +130,7 @@ class JobRunner final : public GapWork {
   const Options options_;
   const Publisher publish_;
 
-  // Of the engine's thread.
+  // Of the engine's thread; active_ is the runner's while is_writing_.
   TrainingShare share_;
   std::string active_id_;
   std::unique_ptr<TrainingJob> active_;
@@ -144,6 +146,7 @@ class JobRunner final : public GapWork {
   std::set<std::pair<std::string, std::string>> adding_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<Ready> ready_ ABSL_GUARDED_BY(mu_);
   bool is_training_ ABSL_GUARDED_BY(mu_) = false;  // active_ is not null
+  bool is_writing_ ABSL_GUARDED_BY(mu_) = false;
   bool is_ending_ ABSL_GUARDED_BY(mu_) = false;
   std::unique_ptr<BackgroundThread> thread_;  // last: uses all of the above
 };

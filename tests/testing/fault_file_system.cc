@@ -44,6 +44,7 @@ void FaultFileSystem::Arm(Fault fault, int64_t at) {
 }
 
 absl::Status FaultFileSystem::OnWrite(const std::string& path) {
+  if (observer_) observer_(path);
   const int64_t index = count_++;
   if (at_ == kNever || index < at_) return absl::OkStatus();
   if (index > at_ && fault_ == Fault::kFailOnce) return absl::OkStatus();

@@ -9,8 +9,10 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/file_system.h"
@@ -33,6 +35,11 @@ class FaultFileSystem final : public FileSystem {
   void Disarm() { Arm(Fault::kFailOnce, kNever); }
   // Writes (with kExit also removals) since Arm.
   int64_t count() const { return count_; }
+  // `observer` is called with the path of each write, on the thread that
+  // writes. Not while another thread uses this.
+  void Observe(std::function<void(const std::string&)> observer) {
+    observer_ = std::move(observer);
+  }
   // The exit status of kExit.
   static constexpr int kExitStatus = 77;
 
@@ -75,6 +82,7 @@ class FaultFileSystem final : public FileSystem {
   void OnRemove();
 
   FileSystem& base_;
+  std::function<void(const std::string&)> observer_;
   std::atomic<Fault> fault_{Fault::kFailOnce};
   std::atomic<int64_t> at_{kNever};
   std::atomic<int64_t> count_{0};

@@ -114,6 +114,18 @@ TEST_F(TrainerTest, EvaluationCountsSequencesThatAreRightAsAWhole) {
   EXPECT_LT(after.loss(), before.loss() / 10);
 }
 
+TEST_F(TrainerTest, AnEvaluationIsSlicesOfLessThanALayer) {
+  const auto model = MakeModel();
+  Trainer trainer(*model, *machine_.train, *machine_.ops, options_);
+  const EvalReport whole = trainer.Evaluate(all_).value();
+  trainer.BeginEvaluation(all_);
+  int64_t slices = 1;
+  while (!trainer.RunEvaluationSlice().value()) ++slices;
+  EXPECT_GT(slices, 2 * model->config().num_layers);
+  EXPECT_EQ(trainer.evaluation().loss_sum, whole.loss_sum);
+  EXPECT_EQ(trainer.evaluation().exact, whole.exact);
+}
+
 TEST_F(TrainerTest, SequencesOfABatchDoNotSeeEachOther) {
   const auto model = MakeModel();
   Trainer trainer(*model, *machine_.train, *machine_.ops, options_);

@@ -7,15 +7,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
+#include <mutex>
+#include <set>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/reason.h"
 #include "model/kv_pool.h"
 #include "tests/server/engine/fake_adapter_store.h"
 #include "tests/server/engine/stream_reader.h"
+#include "tests/testing/fault_file_system.h"
 #include "tests/testing/golden.h"
 #include "tests/train/train_fixture.h"
 
@@ -23,6 +30,19 @@ namespace lorikeet::testing {
 namespace {
 
 constexpr absl::Duration kLongest = absl::Seconds(60);
+
+// Finds the engine's thread.
+struct ThreadFinder final : GapWork {
+  void AfterStep(absl::Duration) override {}
+  bool WhileIdle() override {
+    if (!std::exchange(is_found, true)) {
+      thread.set_value(std::this_thread::get_id());
+    }
+    return false;
+  }
+  bool is_found = false;
+  std::promise<std::thread::id> thread;
+};
 
 class JobRunnerTest : public ::testing::Test {
  protected:
@@ -50,7 +70,7 @@ class JobRunnerTest : public ::testing::Test {
   void Start() {
     runner_.reset();
     auto runner = JobRunner::Start(
-        machine_.subject(), *engine_, clock_, options_,
+        machine_.subject(&fs_), *engine_, clock_, options_,
         [this](const JobRecord& job,
                const std::string& dir) -> absl::StatusOr<uint32_t> {
           if (!publish_error_.ok()) return publish_error_;
@@ -120,6 +140,7 @@ class JobRunnerTest : public ::testing::Test {
   }
 
   TrainMachine machine_;
+  FaultFileSystem fs_{machine_.fs};
   const std::string dir_;
   SystemClock clock_;
   FakeAdapterStore adapters_;
@@ -169,6 +190,45 @@ TEST_F(JobRunnerTest, AJobGoesOnAfterARestartToTheSameBits) {
   Start();
   EXPECT_EQ(runner_->Get(id)->version, 1u);
   EXPECT_EQ(published_.size(), 1u);  // ended once
+}
+
+TEST_F(JobRunnerTest, CheckpointsAndOutputAreNotWrittenOnTheEnginesThread) {
+  std::mutex mu;
+  std::set<std::thread::id> writers;
+  int64_t checkpoints = 0, outputs = 0;
+  runner_.reset();
+  fs_.Observe([&](const std::string& path) {
+    const std::lock_guard<std::mutex> lock(mu);
+    const bool is_checkpoint = absl::StrContains(path, "/step-");
+    const bool is_output = absl::StrContains(path, ".partial/");
+    checkpoints += is_checkpoint ? 1 : 0;
+    outputs += is_output ? 1 : 0;
+    if (is_checkpoint || is_output) writers.insert(std::this_thread::get_id());
+  });
+  ThreadFinder finder;
+  engine_->SetGapWork(&finder);
+  engine_->Wake();
+  const std::thread::id engine_thread = finder.thread.get_future().get();
+  Start();
+  EXPECT_EQ(WaitForEnd(Add("a")).state, JobState::kSucceeded);
+  runner_.reset();
+  EXPECT_GT(checkpoints, 2);
+  EXPECT_GT(outputs, 2);
+  EXPECT_FALSE(writers.contains(engine_thread));
+}
+
+TEST_F(JobRunnerTest, ADiskThatIsFullFailsTheJobAndTheNextOneRuns) {
+  runner_.reset();
+  fs_.Observe([&](const std::string& path) {
+    if (absl::StrContains(path, "job-1/") && absl::StrContains(path, "/step-4"))
+      fs_.Arm(FaultFileSystem::Fault::kFailOnce, 0);
+  });
+  Start();
+  const JobRecord record = WaitForEnd(Add("a"));
+  EXPECT_EQ(record.state, JobState::kFailed);
+  EXPECT_EQ(record.error.code(), absl::StatusCode::kResourceExhausted)
+      << record.error;
+  EXPECT_EQ(WaitForEnd(Add("b")).state, JobState::kSucceeded);
 }
 
 TEST_F(JobRunnerTest, JobsRunInTheirOrder) {
