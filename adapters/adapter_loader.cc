@@ -370,7 +370,7 @@ AdapterLoader::Outcome AdapterLoader::ToDevice(
     const AdapterKey& key, const AdapterWeights& weights, int64_t size_bytes,
     const DevicePool::Users& users, std::vector<AdapterKey>* evicted) {
   Outcome outcome;
-  outcome.size_bytes = std::max(size_bytes, weights.size_bytes);
+  outcome.size_bytes = std::max(size_bytes, weights.device_bytes());
   outcome.room = device_.Reserve(key, outcome.size_bytes, evicted);
   if (outcome.room != DevicePool::Room::kFree) return outcome;
   absl::StatusOr<DevicePool::Slot> slot =

@@ -100,14 +100,19 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::Get(const std::string& tenant,
   return MakeInfo(*entry);
 }
 
-std::vector<AdapterInfo> AdapterStoreImpl::List(const std::string& tenant) {
+AdapterStore::AdapterPage AdapterStoreImpl::ListPage(const std::string& tenant,
+                                                     const std::string& after,
+                                                     int64_t limit) {
   MutexLock lock(&mu_);
-  std::vector<AdapterInfo> result;
+  AdapterPage page;
   for (auto it = catalogue_.entries.lower_bound(NameKey(tenant, ""));
        it != catalogue_.entries.end() && it->first.first == tenant; ++it) {
-    result.push_back(MakeInfo(it->second));
+    ++page.total;
+    if (it->first.second <= after) continue;
+    if (static_cast<int64_t>(page.adapters.size()) == limit) continue;
+    page.adapters.push_back(MakeInfo(it->second));
   }
-  return result;
+  return page;
 }
 
 absl::StatusOr<std::vector<AdapterVersionInfo>> AdapterStoreImpl::ListVersions(

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -150,7 +151,16 @@ class AdapterStore {
 
   virtual absl::StatusOr<AdapterInfo> Get(const std::string& tenant,
                                           const std::string& name) = 0;
-  virtual std::vector<AdapterInfo> List(const std::string& tenant) = 0;
+  // By name. At most `limit` of those after `after` ("": all).
+  struct AdapterPage {
+    std::vector<AdapterInfo> adapters;
+    int64_t total = 0;  // of the tenant
+  };
+  virtual AdapterPage ListPage(const std::string& tenant,
+                               const std::string& after, int64_t limit) = 0;
+  std::vector<AdapterInfo> ListAll(const std::string& tenant) {
+    return ListPage(tenant, "", std::numeric_limits<int64_t>::max()).adapters;
+  }
   virtual absl::StatusOr<std::vector<AdapterVersionInfo>> ListVersions(
       const std::string& tenant, const std::string& name) = 0;
   // Changes display name and labels; nullopt = unchanged.

@@ -59,7 +59,8 @@ class AdapterStoreImpl final : public AdapterStore {
   }
   absl::StatusOr<AdapterInfo> Get(const std::string& tenant,
                                   const std::string& name) override;
-  std::vector<AdapterInfo> List(const std::string& tenant) override;
+  AdapterPage ListPage(const std::string& tenant, const std::string& after,
+                       int64_t limit) override;
   absl::StatusOr<std::vector<AdapterVersionInfo>> ListVersions(
       const std::string& tenant, const std::string& name) override;
   absl::StatusOr<AdapterInfo> UpdateMetadata(
@@ -166,12 +167,15 @@ class AdapterStoreImpl final : public AdapterStore {
   // Whether a registration may go on, as far as names and etags go.
   absl::Status CheckRegister(const RegisterRequest& r)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // `remarks` go to the version's warnings.
   Entry MakeEntry(const RegisterRequest& r, const AdapterWeights& weights,
-                  uint64_t size_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+                  const std::vector<std::string>& remarks, uint64_t size_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<AdapterInfo> RegisterFrom(const RegisterRequest& r);
   absl::StatusOr<AdapterInfo> Commit(const RegisterRequest& r,
                                      const ContentStore::Staged& staged,
-                                     const AdapterWeights& weights)
+                                     const AdapterWeights& weights,
+                                     const std::vector<std::string>& remarks)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(commit_mu_);
   // Stores `staged` and writes the last version of `entry` to the registry.
   absl::Status Write(const RegisterRequest& r,

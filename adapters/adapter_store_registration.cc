@@ -12,6 +12,7 @@
 #include "adapters/adapter_source.h"
 #include "adapters/adapter_status.h"
 #include "adapters/adapter_store_impl.h"
+#include "adapters/int8_error.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/reason.h"
@@ -84,18 +85,22 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::RegisterFrom(
                       options_.dtype, base_weights()));
   RETURN_IF_ERROR(CheckNorms(*weights));
   RETURN_IF_ERROR(RunGate(r, *staged, weights));
+  std::vector<std::string> remarks;
+  if (options_.dtype == DType::kI8) {
+    remarks.push_back(DescribeInt8Error(MeasureInt8Error(*weights)));
+  }
   if (r.validate_only) {
     MutexLock lock(&mu_);
     RETURN_IF_ERROR(CheckRegister(r));
-    return MakeInfo(MakeEntry(r, *weights, staged->size_bytes()));
+    return MakeInfo(MakeEntry(r, *weights, remarks, staged->size_bytes()));
   }
   MutexLock commit(&commit_mu_);
-  return Commit(r, *staged, *weights);
+  return Commit(r, *staged, *weights, remarks);
 }
 
 AdapterCatalogue::Entry AdapterStoreImpl::MakeEntry(
     const RegisterRequest& r, const AdapterWeights& weights,
-    uint64_t size_bytes) {
+    const std::vector<std::string>& remarks, uint64_t size_bytes) {
   const absl::Time now = Now();
   Entry entry;
   const auto it = catalogue_.entries.find(NameKey(r.tenant, r.name));
@@ -120,13 +125,15 @@ AdapterCatalogue::Entry AdapterStoreImpl::MakeEntry(
   auto version = std::make_shared<Version>();
   version->info = MakeVersionInfo(weights, std::move(key), base_.fingerprint,
                                   size_bytes, now);
+  version->info.warnings.insert(version->info.warnings.end(), remarks.begin(),
+                                remarks.end());
   entry.versions.push_back(std::move(version));
   return entry;
 }
 
 absl::StatusOr<AdapterInfo> AdapterStoreImpl::Commit(
     const RegisterRequest& r, const ContentStore::Staged& staged,
-    const AdapterWeights& weights) {
+    const AdapterWeights& weights, const std::vector<std::string>& remarks) {
   Entry entry;
   std::vector<uint32_t> retired;
   std::optional<AdapterInfo> same;
@@ -141,7 +148,7 @@ absl::StatusOr<AdapterInfo> AdapterStoreImpl::Commit(
       }
     }
     if (!same.has_value()) {
-      entry = MakeEntry(r, weights, staged.size_bytes());
+      entry = MakeEntry(r, weights, remarks, staged.size_bytes());
       retired = BeginRetire(entry);
     }
   }

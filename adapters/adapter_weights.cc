@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "adapters/dora.h"
 #include "base/status.h"
+#include "kernels/lora_int8.h"
 
 namespace lorikeet {
 namespace {
@@ -48,7 +49,7 @@ class SlotPacker {
   // After AddSaved: a bias of B is added to the bias there is.
   absl::Status AddModule(const LoraModule& module) {
     LoraSlot::Entry& entry = At(slot_->entries, module.id.index());
-    entry.weights = ops_.PackLora(module.a, module.b);
+    entry.weights = PackModule(module, module.a, module.b, ops_);
     if (entry.weights == nullptr) return NoDeviceMemory(module.name);
     entry.scaling = static_cast<float>(module.scaling);
     if (base_ == nullptr &&
@@ -118,6 +119,22 @@ class SlotPacker {
 };
 
 }  // namespace
+
+std::unique_ptr<PackedLora> PackModule(const LoraModule& module, ConstTensor a,
+                                       ConstTensor b, Ops& ops) {
+  return module.packs_int8 ? ops.PackLoraInt8(a, b) : ops.PackLora(a, b);
+}
+
+int64_t AdapterWeights::device_bytes() const {
+  int64_t bytes = size_bytes;
+  for (const LoraModule& m : modules) {
+    if (!m.packs_int8) continue;
+    bytes += LoraInt8Bytes(m.rank, m.a.cols, m.b.rows) -
+             m.a.rows * m.a.cols * SizeBytes(m.a.dtype) -
+             m.b.rows * m.b.cols * SizeBytes(m.b.dtype);
+  }
+  return bytes;
+}
 
 absl::StatusOr<std::shared_ptr<const LoraSlot>> AdapterWeights::Pack(
     Ops& ops, const BaseWeights* base, uint32_t generation) const {

@@ -29,11 +29,12 @@ struct LoraModule {
   LinearId id;
   std::string name;  // "model.layers.0.self_attn.q_proj"
   int64_t rank = 0;
-  double scaling = 0;     // alpha / r or alpha / sqrt(r), after patterns
-  ConstTensor a;          // [rank, in_dim]; of the embedding [rank, vocab]
-  ConstTensor b;          // [out_dim, rank]
-  ConstTensor magnitude;  // [1, out_dim] f32: DoRA
-  ConstTensor b_bias;     // [1, out_dim] f32: lora_bias, scaled like B A x
+  double scaling = 0;       // alpha / r or alpha / sqrt(r), after patterns
+  bool packs_int8 = false;  // --adapter-dtype int8: on the device in 8 bits
+  ConstTensor a;            // [rank, in_dim]; of the embedding [rank, vocab]
+  ConstTensor b;            // [out_dim, rank]
+  ConstTensor magnitude;    // [1, out_dim] f32: DoRA
+  ConstTensor b_bias;       // [1, out_dim] f32: lora_bias, scaled like B A x
 };
 
 // A parameter of the base that has another value for this adapter's requests.
@@ -63,6 +64,9 @@ struct AdapterWeights {
   int64_t size_bytes = 0;  // of `storage`
   std::vector<Buffer> storage;
 
+  // What Pack will take, as far as A and B say it.
+  int64_t device_bytes() const;
+
   // Packs all of it for `ops` (from any thread) as `generation` of a slot.
   // DoRA and lora_bias need `base`; others may pass null.
   //
@@ -72,6 +76,10 @@ struct AdapterWeights {
       Ops& ops, const BaseWeights* base = nullptr,
       uint32_t generation = 0) const;
 };
+
+// A low-rank part as the module wants it; null if the device has no memory.
+std::unique_ptr<PackedLora> PackModule(const LoraModule& module, ConstTensor a,
+                                       ConstTensor b, Ops& ops);
 
 }  // namespace lorikeet
 

@@ -66,11 +66,11 @@ absl::StatusOr<std::unique_ptr<PackedLora>> PackForTable(
     const LoraModule& module, Ops& ops) {
   std::unique_ptr<PackedLora> packed;
   if (module.id != LinearId::EmbedTokens()) {
-    packed = ops.PackLora(module.a, module.b);
+    packed = PackModule(module, module.a, module.b, ops);
   } else {
     const OwnedMatrix a = Transposed(module.b);
     const OwnedMatrix b = Transposed(module.a);
-    packed = ops.PackLora(a.view, b.view);
+    packed = PackModule(module, a.view, b.view, ops);
   }
   if (packed != nullptr) return packed;
   return absl::ResourceExhaustedError(

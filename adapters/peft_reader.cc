@@ -148,7 +148,10 @@ absl::StatusOr<std::shared_ptr<const AdapterWeights>> Read(
     weights->modules.push_back(std::move(module));
   }
   RETURN_IF_ERROR(FillRanks(peft, targets.modules, limits, &weights->modules));
-  for (const LoraModule& module : weights->modules) {
+  const bool packs_int8 = dtype == DType::kI8;
+  if (packs_int8) dtype = std::nullopt;
+  for (LoraModule& module : weights->modules) {
+    module.packs_int8 = packs_int8;
     weights->max_rank = std::max(weights->max_rank, module.rank);
   }
   ASSIGN_OR_RETURN(AdapterTensors tensors,

@@ -32,7 +32,8 @@ struct PeftLimits {
 };
 
 // Reads and verifies the adapter in `dir` for a base of `config`. `dtype`
-// stores A and B as that type (nullopt = auto: as in the file). Copies of base
+// stores A and B as that type (nullopt = auto: as in the file; kI8: as in the
+// file, and in 8 bits when they are packed). Copies of base
 // weights in the file are compared with `base`, if it is not null.
 //
 // Errors: NOT_FOUND naming the file; INVALID_ARGUMENT naming key or tensor,

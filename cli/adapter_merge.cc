@@ -27,13 +27,6 @@ struct Flags {
   std::string dtype = "auto";
 };
 
-std::optional<DType> DTypeOf(const std::string& text) {
-  if (text == "f32") return DType::kF32;
-  if (text == "bf16") return DType::kBF16;
-  if (text == "f16") return DType::kF16;
-  return std::nullopt;
-}
-
 absl::Status Merge(const Flags& flags) {
   if (!flags.scales.empty() && flags.scales.size() != flags.adapters.size()) {
     return absl::InvalidArgumentError(
@@ -57,8 +50,8 @@ absl::Status Merge(const Flags& flags) {
     adapters.push_back(
         {weights.back().get(), flags.scales.empty() ? 1 : flags.scales[i]});
   }
-  return WriteMergedCheckpoint(fs, base, *ops, adapters, DTypeOf(flags.dtype),
-                               flags.output);
+  return WriteMergedCheckpoint(fs, base, *ops, adapters,
+                               ParseDType(flags.dtype), flags.output);
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -10,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "adapters/adapter_weights.h"
+#include "adapters/int8_error.h"
 #include "adapters/peft_reader.h"
 #include "base/file_system.h"
 #include "base/json.h"
@@ -27,11 +30,13 @@ struct Flags {
   std::string model_dir;
   OutputFormat output = OutputFormat::kTable;
   int64_t max_rank = PeftLimits().max_rank;
+  std::string adapter_dtype = "auto";
 };
 
 std::string Shape(ConstTensor t) { return absl::StrCat(t.rows, " x ", t.cols); }
 
-std::string ToText(const AdapterWeights& weights) {
+std::string ToText(const AdapterWeights& weights,
+                   const std::optional<Int8Error>& int8) {
   Table table({{"MODULE"},
                {"RANK", Table::Align::kRight},
                {"SCALING", Table::Align::kRight},
@@ -53,10 +58,12 @@ std::string ToText(const AdapterWeights& weights) {
                       ", max rank ", weights.max_rank,
                       weights.features.is_plain() ? "" : "\nwith ",
                       absl::StrJoin(weights.features.keys, ", "), "\ndigest ",
-                      weights.digest.ToHex(), "\n");
+                      weights.digest.ToHex(), "\n",
+                      int8.has_value() ? DescribeInt8Error(*int8) + "\n" : "");
 }
 
-std::string ToJson(const AdapterWeights& weights) {
+std::string ToJson(const AdapterWeights& weights,
+                   const std::optional<Int8Error>& int8) {
   Json json = Json::Object();
   json.Set("digest", weights.digest.ToHex());
   json.Set("rank", weights.max_rank);
@@ -81,6 +88,13 @@ std::string ToJson(const AdapterWeights& weights) {
   Json warnings = Json::Array();
   for (const std::string& w : weights.warnings) warnings.Append(w);
   json.Set("warnings", std::move(warnings));
+  if (int8.has_value()) {
+    Json error = Json::Object();
+    error.Set("overall", int8->overall);
+    error.Set("worst", int8->worst);
+    error.Set("worst_module", int8->worst_module);
+    json.Set("int8_error", std::move(error));
+  }
   return json.Dump(2) + "\n";
 }
 
@@ -93,14 +107,16 @@ absl::Status Verify(const Flags& flags) {
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfig::Parse(text));
   PeftLimits limits;
   limits.max_rank = flags.max_rank;
-  ASSIGN_OR_RETURN(
-      const std::shared_ptr<const AdapterWeights> weights,
-      ReadPeftAdapter(fs, flags.dir, config, limits, std::nullopt));
+  const std::optional<DType> dtype = ParseDType(flags.adapter_dtype);
+  ASSIGN_OR_RETURN(const std::shared_ptr<const AdapterWeights> weights,
+                   ReadPeftAdapter(fs, flags.dir, config, limits, dtype));
+  std::optional<Int8Error> int8;
+  if (dtype == DType::kI8) int8 = MeasureInt8Error(*weights);
   if (flags.output == OutputFormat::kJson) {
-    Print(ToJson(*weights));
+    Print(ToJson(*weights, int8));
     return absl::OkStatus();
   }
-  Print(ToText(*weights));
+  Print(ToText(*weights, int8));
   for (const std::string& warning : weights->warnings) {
     std::fprintf(stderr, "warning: %s\n", Printable(warning).c_str());
   }
@@ -115,6 +131,8 @@ void AddAdapterVerifyCommand(CLI::App& adapter_app, int* exit_code) {
   command->footer(
       "Examples:\n"
       "  lorikeet adapter verify demo/adapters/reverse --model demo/base\n"
+      "  lorikeet adapter verify demo/adapters/reverse --model demo/base "
+      "--adapter-dtype int8\n"
       "\nExits with 1 and the reason if the adapter would be refused.");
   const auto flags = std::make_shared<Flags>();
   command->add_option("dir", flags->dir, "PEFT directory")
@@ -130,6 +148,11 @@ void AddAdapterVerifyCommand(CLI::App& adapter_app, int* exit_code) {
                    "Largest rank that the server takes")
       ->type_name("N")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--adapter-dtype", flags->adapter_dtype,
+                   "As the server's; with int8 the error that it makes is told")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "f16", "int8"}))
       ->capture_default_str();
   AddOutputFlag(*command, &flags->output);
   command->callback(

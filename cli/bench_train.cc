@@ -43,13 +43,6 @@ struct Flags {
   int threads = 0;
 };
 
-std::optional<DType> DTypeOf(const std::string& text) {
-  if (text == "f32") return DType::kF32;
-  if (text == "bf16") return DType::kBF16;
-  if (text == "int8") return DType::kI8;
-  return std::nullopt;
-}
-
 std::vector<TrainSequence> MakeSequences(const Flags& flags,
                                          int64_t vocab_size) {
   Rng rng(1);
@@ -173,7 +166,7 @@ absl::Status Bench(const Flags& flags) {
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainOps> train,
                    CreateCpuTrainOps(threads, cpu_options));
   ModelOptions model_options;
-  model_options.dtype = DTypeOf(flags.dtype);
+  model_options.dtype = ParseDType(flags.dtype);
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> base,
                    Model::Load(fs, flags.model_dir, *ops, model_options));
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainModel> model,

@@ -39,6 +39,7 @@ double Spread(std::vector<double> values) {
 std::shared_ptr<const LoraSlot> RandomAdapter(const Model& model, Ops& ops,
                                               int rank, DType dtype,
                                               uint64_t seed) {
+  const DType stored = dtype == DType::kI8 ? DType::kBF16 : dtype;
   Rng rng(seed);
   AdapterWeights weights;
   for (int32_t layer = 0; layer < model.config().num_layers; ++layer) {
@@ -46,12 +47,12 @@ std::shared_ptr<const LoraSlot> RandomAdapter(const Model& model, Ops& ops,
       const auto projection = static_cast<Projection>(p);
       const int64_t in = model.in_dim(projection);
       const int64_t out = model.out_dim(projection);
-      Buffer a(rank * in * SizeBytes(dtype));
-      Buffer b(out * rank * SizeBytes(dtype));
+      Buffer a(rank * in * SizeBytes(stored));
+      Buffer b(out * rank * SizeBytes(stored));
       const auto fill = [&](Buffer& buffer, int64_t count) {
         for (int64_t i = 0; i < count; ++i) {
           const float v = static_cast<float>(rng.Uniform() - 0.5) * 0.02f;
-          StoreElement(dtype, buffer.data(), i, v);
+          StoreElement(stored, buffer.data(), i, v);
         }
       };
       fill(a, rank * in);
@@ -60,8 +61,9 @@ std::shared_ptr<const LoraSlot> RandomAdapter(const Model& model, Ops& ops,
       module.id = {layer, projection};
       module.rank = rank;
       module.scaling = 2;
-      module.a = ConstTensor(a.data(), dtype, rank, in, in);
-      module.b = ConstTensor(b.data(), dtype, out, rank, rank);
+      module.packs_int8 = dtype == DType::kI8;
+      module.a = ConstTensor(a.data(), stored, rank, in, in);
+      module.b = ConstTensor(b.data(), stored, out, rank, rank);
       weights.modules.push_back(std::move(module));
       weights.storage.push_back(std::move(a));
       weights.storage.push_back(std::move(b));

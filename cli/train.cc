@@ -39,14 +39,6 @@ struct Flags {
   TrainingOptions options;
 };
 
-std::optional<DType> DTypeOf(const std::string& text) {
-  if (text == "f32") return DType::kF32;
-  if (text == "bf16") return DType::kBF16;
-  if (text == "f16") return DType::kF16;
-  if (text == "int8") return DType::kI8;
-  return std::nullopt;
-}
-
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(
     FileSystem& fs, const std::string& dir) {
   if (!fs.FileExists(JoinPath(dir, "tokenizer.json"))) return nullptr;
@@ -98,7 +90,7 @@ absl::Status Train(Flags& flags) {
   RETURN_IF_ERROR(FillOptions(flags));
   if (flags.dry_run) {
     return PrintTrainingEstimate(flags.model_dir, flags.options,
-                                 DTypeOf(flags.dtype));
+                                 ParseDType(flags.dtype));
   }
   if (flags.files.data.empty() || flags.files.output.empty()) {
     return absl::InvalidArgumentError(
@@ -113,7 +105,7 @@ absl::Status Train(Flags& flags) {
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainOps> train_ops,
                    CreateCpuTrainOps(threads, cpu_options));
   ModelOptions model_options;
-  model_options.dtype = DTypeOf(flags.dtype);
+  model_options.dtype = ParseDType(flags.dtype);
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> base,
                    Model::Load(fs, flags.model_dir, *ops, model_options));
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer,

@@ -45,6 +45,14 @@ uint16_t F16FromFloat(float value) {
   return static_cast<uint16_t>(sign | ((rounded - (112u << 23)) >> 13));
 }
 
+std::optional<DType> ParseDType(absl::string_view name) {
+  for (const DType dtype :
+       {DType::kF32, DType::kBF16, DType::kF16, DType::kI8}) {
+    if (name == Name(dtype)) return dtype;
+  }
+  return std::nullopt;
+}
+
 float LoadElement(DType dtype, const void* data, int64_t index) {
   if (dtype == DType::kF32) return static_cast<const float*>(data)[index];
   CHECK(dtype != DType::kI8);

@@ -8,6 +8,9 @@
 
 #include <bit>
 #include <cstdint>
+#include <optional>
+
+#include "absl/strings/string_view.h"
 
 namespace lorikeet {
 
@@ -24,6 +27,9 @@ constexpr const char* Name(DType dtype) {
   constexpr const char* kNames[] = {"f32", "bf16", "f16", "int8"};
   return kNames[static_cast<int>(dtype)];
 }
+
+// The dtype of that name; nullopt for others, such as "auto".
+std::optional<DType> ParseDType(absl::string_view name);
 
 inline float FloatFromBF16(uint16_t bits) {
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);

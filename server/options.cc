@@ -114,8 +114,10 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
       ->check(CLI::IsMember({"auto", "f32", "bf16"}))
       ->capture_default_str();
   app.add_option("--adapter-dtype", o->adapter_dtype,
-                 "Storage of A and B; auto = as in the file")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "f16"}))
+                 "Storage of A and B; auto = as in the file; int8 = in 8 bits "
+                 "where they compute, about half of bf16's bytes; the error is "
+                 "told at registration")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "f16", "int8"}))
       ->capture_default_str();
   app.add_option("--threads", o->threads, "Compute threads; 0 = all cores")
       ->check(CLI::Range(0, 1024))

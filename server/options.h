@@ -30,7 +30,7 @@ struct ServerOptions {
   std::string compute_dtype = "f32";    // f32 | bf16
   std::string load_format = "auto";     // auto | dummy
   std::string kv_cache_dtype = "auto";  // auto | f32 | bf16
-  std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16
+  std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16 | int8
   int threads = 0;                      // 0 = all cores
   bool batch_invariant = false;         // of CUDA; the CPU always is
   bool pin_threads = false;

@@ -224,15 +224,6 @@ DType KvDType(const ServerOptions& options, const Ops& ops) {
       .value_or(ops.is_on_host() ? DType::kF32 : DType::kBF16);
 }
 
-std::optional<DType> ParseDType(absl::string_view text) {
-  if (text == "f32") return DType::kF32;
-  if (text == "bf16") return DType::kBF16;
-  if (text == "f16") return DType::kF16;
-  if (text == "int8") return DType::kI8;
-  CHECK(text == "auto");
-  return std::nullopt;
-}
-
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::CreateModelOnly(
     const ServerOptions& options) {
   auto r = std::make_unique<Runtime>();
@@ -245,6 +236,11 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   auto r = std::make_unique<Runtime>();
   RETURN_IF_ERROR(LoadModel(options, r.get()));
   RETURN_IF_ERROR(LoadTokenizer(options, r.get()));
+  if (options.adapter_dtype == "int8" && !r->ops->has_int8_lora()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--adapter-dtype int8 is not there for the device ",
+                     r->ops->Name(), ", only for the CPU"));
+  }
   r->max_loras = options.max_loras;
   r->max_lora_rank = options.max_lora_rank;
   ASSIGN_OR_RETURN(r->adapters,

@@ -25,9 +25,6 @@
 
 namespace lorikeet {
 
-// Parses "auto" (nullopt), "f32", "bf16", "f16". REQUIRES: one of those.
-std::optional<DType> ParseDType(absl::string_view text);
-
 // How K and V are stored: as the option says, by default f32 on the host and
 // bf16 on a device.
 DType KvDType(const ServerOptions& options, const Ops& ops);

@@ -253,15 +253,16 @@ absl::StatusOr<AdapterInfo> AdapterService::Get(const std::string& tenant,
   return info;
 }
 
-absl::StatusOr<std::vector<AdapterInfo>> AdapterService::List(
+absl::StatusOr<AdapterStore::AdapterPage> AdapterService::List(
+    const std::string& tenant, const std::string& after, int64_t limit) {
+  RETURN_IF_ERROR(CheckTenant(tenant));
+  return store_.ListPage(tenant, after, limit);
+}
+
+absl::StatusOr<std::vector<AdapterInfo>> AdapterService::ListAll(
     const std::string& tenant) {
   RETURN_IF_ERROR(CheckTenant(tenant));
-  std::vector<AdapterInfo> adapters = store_.List(tenant);
-  std::sort(adapters.begin(), adapters.end(),
-            [](const AdapterInfo& a, const AdapterInfo& b) {
-              return a.name < b.name;
-            });
-  return adapters;
+  return store_.ListAll(tenant);
 }
 
 absl::StatusOr<std::vector<AdapterVersionInfo>> AdapterService::ListVersions(

@@ -118,7 +118,11 @@ class AdapterService {
   absl::StatusOr<AdapterInfo> Update(const UpdateAdapterInput& input);
   absl::StatusOr<AdapterInfo> Get(const std::string& tenant,
                                   const std::string& name);
-  absl::StatusOr<std::vector<AdapterInfo>> List(const std::string& tenant);
+  // A page, see AdapterStore.
+  absl::StatusOr<AdapterStore::AdapterPage> List(const std::string& tenant,
+                                                 const std::string& after,
+                                                 int64_t limit);
+  absl::StatusOr<std::vector<AdapterInfo>> ListAll(const std::string& tenant);
   absl::StatusOr<std::vector<AdapterVersionInfo>> ListVersions(
       const std::string& tenant, const std::string& name);
 

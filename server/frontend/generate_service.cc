@@ -200,7 +200,7 @@ std::string GenerateService::TokenBytes(Token token) const {
 std::vector<ModelEntry> GenerateService::ListModels() {
   const std::string tenant(kDefaultTenant);
   std::vector<ModelEntry> entries;
-  for (const AdapterInfo& adapter : adapters_.List(tenant)) {
+  for (const AdapterInfo& adapter : adapters_.ListAll(tenant)) {
     if (adapter.state != AdapterState::kActive) continue;
     entries.push_back({adapter.name, adapter.source_path, model_.id,
                        adapter.newest.create_time});

@@ -305,18 +305,19 @@ class AdapterRpc final : public RawService {
       const v1::ListAdaptersRequest& request) {
     ASSIGN_OR_RETURN(const std::string tenant,
                      ParseTenant("parent", request.parent()));
-    ASSIGN_OR_RETURN(std::vector<AdapterInfo> all, service_.List(tenant));
+    ASSIGN_OR_RETURN(const int32_t size, PageSize(request.page_size()));
+    // One more tells whether there is another page.
+    ASSIGN_OR_RETURN(AdapterStore::AdapterPage page,
+                     service_.List(tenant, request.page_token(), size + 1));
     v1::ListAdaptersResponse response;
-    response.set_total_size(static_cast<int32_t>(all.size()));
-    ASSIGN_OR_RETURN(
-        const Page<AdapterInfo> page,
-        CutPage<AdapterInfo>(
-            std::move(all), request.page_size(), request.page_token(),
-            [](const AdapterInfo& info) { return info.name; }, NameBefore));
-    for (const AdapterInfo& info : page.entries) {
+    response.set_total_size(static_cast<int32_t>(page.total));
+    if (page.adapters.size() > static_cast<size_t>(size)) {
+      page.adapters.pop_back();
+      response.set_next_page_token(page.adapters.back().name);
+    }
+    for (const AdapterInfo& info : page.adapters) {
       ToProto(info, model_, service_.LoadError(info), response.add_adapters());
     }
-    response.set_next_page_token(page.next_page_token);
     return response;
   }
 

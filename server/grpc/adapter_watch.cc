@@ -81,7 +81,7 @@ class AdapterWatch::Call final
     // The number comes first: a change meanwhile is sent once more, not lost.
     const uint64_t sequence = watch_.service_.last_event();
     absl::StatusOr<std::vector<AdapterInfo>> adapters =
-        watch_.service_.List(tenant);
+        watch_.service_.ListAll(tenant);
     MutexLock lock(&mu_);
     if (ended_) return;
     if (!adapters.ok()) {

@@ -25,7 +25,7 @@ class GateTest : public testing::StoreFixture {
   }
   // Computes with the version as an engine would.
   absl::Status Try(const VersionRef& version) {
-    EXPECT_TRUE(store_->List("default").empty());
+    EXPECT_TRUE(store_->ListAll("default").empty());
     store_->Prefetch(version->key);
     DeviceLease lease = store_->TryLease(version->key);
     while (!lease) lease = store_->TryLease(version->key);
@@ -60,7 +60,7 @@ TEST_F(GateTest, ARefusalLeavesNothing) {
     EXPECT_EQ(store_->Register(r).status(), verdict_);
   }
   EXPECT_EQ(calls_, 2);
-  EXPECT_TRUE(store_->List("default").empty());
+  EXPECT_TRUE(store_->ListAll("default").empty());
   EXPECT_TRUE(Stored().empty());
   EXPECT_TRUE(fs_.List(options_.state_dir + "/tmp")->empty());
   EXPECT_EQ(ops_.live, 0);

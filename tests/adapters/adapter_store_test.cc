@@ -49,6 +49,33 @@ TEST_F(AdapterStoreTest, RegistersAndTellsWhatItFound) {
   EXPECT_THAT(Stored(), ElementsAre(info->newest.key.digest.ToHex()));
 }
 
+TEST_F(AdapterStoreTest, InEightBitsTellsTheErrorAtRegistration) {
+  options_.dtype = DType::kI8;
+  Open();
+  const auto info = Register("a", 0.3f);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_THAT(info->newest.warnings,
+              ElementsAre(HasSubstr("in 8 bits change the update by")));
+}
+
+TEST_F(AdapterStoreTest, APageHasTheNextNames) {
+  for (const char* name : {"c", "a", "b", "d"}) {
+    ASSERT_TRUE(Register(name, static_cast<float>(name[0] - 'a' + 1)).ok());
+  }
+  const auto names = [&](const std::string& after, int64_t limit) {
+    const auto page = store_->ListPage("default", after, limit);
+    EXPECT_EQ(page.total, 4);
+    std::string all;
+    for (const AdapterInfo& info : page.adapters) all += info.name;
+    return all;
+  };
+  EXPECT_EQ(names("", 3), "abc");
+  EXPECT_EQ(names("c", 3), "d");
+  EXPECT_EQ(names("bb", 1), "c");
+  EXPECT_EQ(names("d", 3), "");
+  EXPECT_EQ(store_->ListPage("nobody", "", 3).total, 0);
+}
+
 TEST_F(AdapterStoreTest, SurvivesRestart) {
   const auto a = Register("a", 1);
   ASSERT_TRUE(Register("a", 2, Mode::kUpdate).ok());
@@ -126,7 +153,7 @@ TEST_F(AdapterStoreTest, ValidateOnlyChangesNothing) {
   ASSERT_TRUE(info.ok()) << info.status();
   EXPECT_EQ(info->newest.key.version, 1u);
   EXPECT_EQ(info->newest.modules.size(), 2u);
-  EXPECT_TRUE(store_->List("default").empty());
+  EXPECT_TRUE(store_->ListAll("default").empty());
   EXPECT_TRUE(Stored().empty());
 }
 
@@ -353,7 +380,7 @@ TEST_F(AdapterStoreTest, TenantsDoNotSeeEachOther) {
   r.path = Source("x", 1);
   ASSERT_TRUE(store_->Register(r).ok());
   ASSERT_TRUE(Register("a", 2).ok());
-  EXPECT_EQ(store_->List("acme").size(), 1u);
+  EXPECT_EQ(store_->ListAll("acme").size(), 1u);
   EXPECT_NE((*Resolve("acme/a"))->key.digest, (*Resolve("a"))->key.digest);
   ASSERT_TRUE(Delete("a").ok());
   EXPECT_TRUE(Resolve("acme/a").ok());
@@ -399,7 +426,7 @@ TEST_F(AdapterStoreTest, DeletionFreesEverything) {
   EXPECT_EQ(Resolve("task").status().code(), absl::StatusCode::kNotFound);
   EXPECT_TRUE(store_->ListAliases("default").empty());
   Open();
-  EXPECT_TRUE(store_->List("default").empty());
+  EXPECT_TRUE(store_->ListAll("default").empty());
 }
 
 TEST_F(AdapterStoreTest, DeletionKeepsContentThatOthersShare) {
@@ -534,8 +561,8 @@ TEST_F(AdapterStoreTest, DamagedFilesAreNeverServed) {
 TEST_F(AdapterStoreTest, AdaptersOfAnotherBaseAreListedAndNotServed) {
   ASSERT_TRUE(Register("a", 1).ok());
   Open(/*base=*/2);
-  ASSERT_EQ(store_->List("default").size(), 1u);
-  EXPECT_EQ(store_->List("default")[0].state, AdapterState::kIncompatible);
+  ASSERT_EQ(store_->ListAll("default").size(), 1u);
+  EXPECT_EQ(store_->ListAll("default")[0].state, AdapterState::kIncompatible);
   const auto ref = Resolve("a");
   EXPECT_EQ(ref.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(ReasonOf(ref.status()), "ADAPTER_INCOMPATIBLE");

@@ -4,6 +4,8 @@
 
 #include "adapters/peft_reader.h"
 #include "base/file_system.h"
+#include "base/random.h"
+#include "kernels/lora_int8.h"
 #include "kernels/reference/reference_ops.h"
 #include "tests/adapters/fake_ops.h"
 #include "tests/adapters/test_adapter.h"
@@ -73,6 +75,49 @@ TEST(AdapterWeightsTest, PacksWhatTakesTheBasesPlace) {
   std::vector<float> first(2);
   ops->MergeRows(*head->rows, {}, 0, Tensor::F32(first.data(), 1, 2));
   EXPECT_EQ(first, (std::vector<float>{7, 8}));
+}
+
+TEST(AdapterWeightsTest, InEightBitsIsTheAdapterOfTheRoundedValues) {
+  const std::unique_ptr<Ops> ops = NewReferenceOps();
+  PosixFileSystem fs;
+  const auto model =
+      Model::Load(fs, testing::SourceDir() + "/demo/base", *ops, {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  const BaseWeights base(**model, *ops);
+  const LinearId id{0, Projection::kQ};
+  const int64_t in = base.weight(id).in_dim(), out = base.weight(id).out_dim();
+  const int64_t rank = 3;
+  Rng rng(5);
+  const auto random = [&](int64_t count) {
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& x : values) x = static_cast<float>(rng.Normal());
+    return values;
+  };
+  const std::vector<float> a = random(rank * in), b = random(out * rank);
+  const std::vector<float> magnitude = random(out);
+  std::vector<float> rounded_a(a.size()), rounded_b(b.size());
+  RoundLoraA(View(a, rank), Tensor::F32(rounded_a.data(), rank, in));
+  RoundLoraB(View(b, out), Tensor::F32(rounded_b.data(), out, rank));
+  LoraModule module;
+  module.id = id;
+  module.rank = rank;
+  module.scaling = 0.5;
+  module.a = View(rounded_a, rank);
+  module.b = View(rounded_b, out);
+  module.magnitude = View(magnitude, 1);
+  AdapterWeights rounded, int8;
+  rounded.modules = {module};
+  module.a = View(a, rank);
+  module.b = View(b, out);
+  module.packs_int8 = true;
+  int8.modules = {module};
+  int8.size_bytes = static_cast<int64_t>((a.size() + b.size()) * sizeof(float));
+  EXPECT_EQ(int8.device_bytes(), LoraInt8Bytes(rank, in, out));
+  const auto expected = rounded.Pack(*ops, &base);
+  const auto actual = int8.Pack(*ops, &base);
+  ASSERT_TRUE(actual.ok()) << actual.status();
+  EXPECT_EQ((*actual)->FindOverride(id)->gain,
+            (*expected)->FindOverride(id)->gain);
 }
 
 TEST(AdapterWeightsTest, ABiasOfBIsAddedScaledToTheBias) {

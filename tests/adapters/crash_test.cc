@@ -67,7 +67,7 @@ class CrashTest : public ::testing::Test {
   // "a@2 b@1 t>a@1": newest versions and aliases.
   static std::string StateOf(AdapterStore& store) {
     std::string state;
-    for (const AdapterInfo& info : store.List("default")) {
+    for (const AdapterInfo& info : store.ListAll("default")) {
       absl::StrAppend(&state, info.newest.key.ToString(),
                       info.pinned ? "! " : " ");
     }
@@ -81,7 +81,7 @@ class CrashTest : public ::testing::Test {
   void ExpectClean(AdapterStore& store, const std::string& dir) {
     EXPECT_TRUE(stdfs::is_empty(dir + "/tmp"));
     std::set<std::string> expected, found;
-    for (const AdapterInfo& info : store.List("default")) {
+    for (const AdapterInfo& info : store.ListAll("default")) {
       const auto versions = store.ListVersions("default", info.name);
       ASSERT_TRUE(versions.ok());
       for (const AdapterVersionInfo& v : *versions) {

@@ -219,7 +219,7 @@ class KillTest : public ::testing::Test {
   // The catalogue as Model::ToString writes it.
   std::string StateOf(AdapterStore& store) {
     std::string text;
-    for (const AdapterInfo& info : store.List("default")) {
+    for (const AdapterInfo& info : store.ListAll("default")) {
       absl::StrAppend(&text, info.name, "=");
       const auto versions = store.ListVersions("default", info.name);
       for (auto v = versions->rbegin(); v != versions->rend(); ++v) {
@@ -241,7 +241,7 @@ class KillTest : public ::testing::Test {
   // Content of all versions and of nothing else, whole.
   void ExpectWhole(AdapterStore& store) {
     std::set<std::string> expected, found;
-    for (const AdapterInfo& info : store.List("default")) {
+    for (const AdapterInfo& info : store.ListAll("default")) {
       const auto versions = store.ListVersions("default", info.name);
       for (const AdapterVersionInfo& v : *versions) {
         expected.insert(v.key.digest.ToHex());
@@ -389,7 +389,7 @@ TEST_F(KillTest, TenThousandAdaptersAreThereAgainAfterAKill) {
   const auto store = Open();
   const absl::Duration took = clock_.Now() - start;
   ASSERT_NE(store, nullptr);
-  EXPECT_EQ(store->List("default").size(), kAdapters + 1u);
+  EXPECT_EQ(store->ListAll("default").size(), kAdapters + 1u);
   EXPECT_EQ(store->ListAliases("default").size(), size_t{kAdapters});
   std::printf("recovery with %d adapters and aliases: %s\n", kAdapters,
               absl::FormatDuration(took).c_str());

@@ -149,7 +149,7 @@ TEST_F(StressTest, RequestsUpdatesPinsAndDeletionsAtOnce) {
         const std::string name = NameOf(rng.Below(kAdapters));
         switch (rng.Below(4)) {
           case 0:
-            store_->List("default");
+            store_->ListAll("default");
             break;
           case 1:
             store_->UnloadTo("default", name, Tier::kDisk)
@@ -184,7 +184,7 @@ TEST_F(StressTest, RequestsUpdatesPinsAndDeletionsAtOnce) {
   }
   EXPECT_GT(served_, kRequests / 10);
   RecordProperty("served", absl::StrCat(served_.load()));
-  for (const AdapterInfo& info : store_->List("default")) {
+  for (const AdapterInfo& info : store_->ListAll("default")) {
     EXPECT_EQ(info.active_requests, 0);
     EXPECT_TRUE(store_->FinishDelete("default", info.name).ok());
   }

@@ -20,6 +20,8 @@ namespace lorikeet::testing {
 inline constexpr double kMaxError = 2e-4;
 // The same section: merged weights rounded once to bf16.
 inline constexpr double kMaxErrorMergedBF16 = 0.2;
+// Adapters in 8 bits, half of it; 0.054 is the worst that was seen.
+inline constexpr double kMaxErrorInt8Adapters = 0.1;
 
 // One set of goldens: a model and its adapters.
 struct GoldenRun {

@@ -108,6 +108,33 @@ TEST(RunGoldenTest, EveryAdapterAnswersOverInt8) {
   }
 }
 
+// The same of adapters in 8 bits, merged or not; they keep their bits, too.
+TEST(RunGoldenTest, EveryAdapterAnswersInEightBits) {
+  const std::string tiny = TinyDir();
+  if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
+  const Json manifest = ReadJson(tiny + "/manifest.json");
+  for (const Json& model : manifest.Find("models")->items()) {
+    const GoldenRun run = MakeGoldenRun(
+        model, tiny, JoinPath(tiny, model.Find("dir")->AsString()));
+    const SubprocessResult r =
+        RunGolden(run, run.input, {"--adapter-dtype", "int8"});
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+    CompareWithGolden(run, r.out, kMaxErrorInt8Adapters);
+    const SubprocessResult other =
+        RunGolden(run, run.input,
+                  {"--adapter-dtype", "int8", "--admit-seed", "2",
+                   "--max-loras", "3", "--max-num-batched-tokens", "16"});
+    ASSERT_EQ(other.exit_code, 0) << other.err;
+    EXPECT_TRUE(Bits(other.out) == Bits(r.out)) << run.name;
+    const SubprocessResult merged =
+        RunGolden(run, run.input,
+                  {"--adapter-dtype", "int8", "--merge", "always",
+                   "--max-merged", "2", "--dtype", "f32"});
+    ASSERT_EQ(merged.exit_code, 0) << merged.err;
+    CompareWithGolden(run, merged.out, kMaxErrorInt8Adapters);
+  }
+}
+
 TEST(RunGoldenTest, RealModelWithItsAdaptersMixedMatchesPeft) {
   const std::string dir = SharedDir() + "/golden/smollm2";
   PosixFileSystem fs;

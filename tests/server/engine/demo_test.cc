@@ -125,7 +125,7 @@ TEST_F(EngineDemoTest, AllAdaptersTakeTurnsInTwoSlotsAndAnswerRight) {
     EXPECT_EQ(Name(a.finished.at(0).reason), cases_[i].reason);
   }
   EXPECT_GT(store_->GetResidency().evictions, 0);
-  for (const AdapterInfo& info : store_->List("default")) {
+  for (const AdapterInfo& info : store_->ListAll("default")) {
     EXPECT_EQ(info.active_requests, 0) << info.name;
   }
 }

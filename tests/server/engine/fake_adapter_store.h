@@ -118,7 +118,10 @@ class FakeAdapterStore final : public AdapterStore {
                                   const std::string&) override {
     return Unused();
   }
-  std::vector<AdapterInfo> List(const std::string&) override { return {}; }
+  AdapterPage ListPage(const std::string&, const std::string&,
+                       int64_t) override {
+    return {};
+  }
   absl::StatusOr<std::vector<AdapterVersionInfo>> ListVersions(
       const std::string&, const std::string&) override {
     return Unused();
