@@ -1,5 +1,6 @@
-// GEMM kernels for instructions that Highway's targets do not cover: 8-bit and
-// bf16 dot products of AVX-512. Each may be called only where its feature is.
+// GEMM and merge kernels for instructions that Highway's targets do not cover:
+// 8-bit and bf16 dot products of AVX-512. Each may be called only where its
+// feature is.
 //
 // Pure.
 
@@ -18,6 +19,7 @@ void Int8GemmAvx512(const Int8GemmArgs& args);
 // AVX512_BF16.
 bool HasAvx512Bf16();
 void Bf16GemmAvx512(const Bf16GemmArgs& args);
+void Bf16MergeAvx512(const Bf16MergeArgs& args);
 // Runs independent chains of dot products and nothing else, for the peak;
 // returns the number of floating-point operations.
 int64_t Bf16DotChains(int64_t rounds, float* sink);

@@ -25,10 +25,13 @@ KernelTable TableOf(int64_t target) {
     FillElementwise(table);
     FillSample(table);
   });
-  // Not targets of their own: the first gives the same bits, the second is used
-  // on request only.
+  // Not targets of their own: they give the same bits, but for bf16_gemm, which
+  // is used on request only.
   if (target == HWY_AVX3 && HasAvx512Vnni()) table.int8_gemm = Int8GemmAvx512;
-  if (target == HWY_AVX3 && HasAvx512Bf16()) table.bf16_gemm = Bf16GemmAvx512;
+  if (target == HWY_AVX3 && HasAvx512Bf16()) {
+    table.bf16_gemm = Bf16GemmAvx512;
+    table.bf16_merge = Bf16MergeAvx512;
+  }
   return table;
 }
 

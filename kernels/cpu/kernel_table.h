@@ -59,6 +59,20 @@ struct Bf16GemmArgs {
   int64_t y_stride = 0;
 };
 
+// Columns of a panel of merged weights, base, A and B in bf16.
+struct Bf16MergeArgs {
+  // [cols, ceil(rank / 2)] of A: two neighbouring ranks of a column, the first
+  // of them in the upper half; behind an odd last one 0.
+  const uint32_t* a = nullptr;
+  const char* b = nullptr;  // a panel of B
+  int64_t rank = 0;
+  const char* w = nullptr;  // a panel of W and of W', from column 0
+  char* to = nullptr;
+  int64_t cols = 0;  // even
+  float scale = 0;
+  const float* gain = nullptr;  // [32] or null
+};
+
 // One block of ranks of A against rows of x: v[t, r] = x[t] . A[r].
 struct ShrinkArgs {
   const float* x = nullptr;  // [rows, k]
@@ -131,6 +145,8 @@ struct KernelTable {
   // group of 32 columns is missing is written to.
   void (*narrow_panel)(DType dtype, float* tile, int64_t begin, int64_t count,
                        char* panel);
+  // All of it at once, to the same bits; null where it is not to be had.
+  void (*bf16_merge)(const Bf16MergeArgs& args);
 
   void (*attend_split)(const AttendArgs& args);
   // Folds state (max2, sum2, out2) of a later split into (max, sum, out).

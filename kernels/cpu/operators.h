@@ -190,8 +190,15 @@ class CpuOps final : public Ops {
 
   // merge.cc. A of a term as the rows that B's panels are multiplied with.
   void TransposeRanks(const RankBlocks& a, float* out);
+  // Whether kernels_.bf16_merge can do it.
+  bool MergesInBf16(const Panels& base, std::span<const MergeTerm> terms,
+                    const Panels& to) const;
+  // The same as pairs of ranks, see Bf16MergeArgs; from f32.
+  void PairRanks(const RankBlocks& a, const float* transposed, uint32_t* out);
   void MergePanel(const Panels& base, std::span<const MergeTerm> terms,
                   const float* gain, int64_t panel, float* tile, Panels& to);
+  void MergePanelBf16(const Panels& base, const MergeTerm& term,
+                      const float* gain, int64_t panel, Panels& to);
 
   void PlanAttention(const AttentionShape& shape,
                      std::span<const SequenceRows> sequences);
@@ -232,6 +239,7 @@ class CpuOps final : public Ops {
   Scratch partials_;                         // attention splits
   Scratch replaced_;                         // outputs of replaced rows
   std::vector<Scratch> transposed_;          // A of the terms of a merge
+  Scratch paired_;                           // the same as pairs of bf16
   std::vector<std::vector<LoraWork>> lora_;  // per part
   std::vector<Overrides> overrides_;         // per part; mostly empty
   std::vector<ShrinkTask> shrink_tasks_;

@@ -82,6 +82,23 @@ TEST_P(MergeTest, GivesTheBitsOfMergedRowsRoundedOnce) {
   }
 }
 
+// One adapter alone, which has a way of its own where all is bf16.
+TEST_P(MergeTest, OfOneAdapterGivesTheBitsOfMergedRows) {
+  for (const int64_t rank : {1, 2, 3, 8, 16, 33}) {
+    for (const int64_t out : {1, 31, 64, 100}) {
+      for (const int64_t in : {2, 10, 12, 24, 98, 576, 577}) {
+        SCOPED_TRACE(::testing::Message()
+                     << "rank " << rank << ", " << out << " x " << in);
+        const Case c(rng_, *one_, out, in, DType::kBF16, DType::kBF16, {rank});
+        ASSERT_EQ(Merge(two_, c, nullptr)->packed_bytes(),
+                  MergeRowByRow(c, nullptr)->packed_bytes());
+        ASSERT_EQ(Merge(two_, c, c.gain.data())->packed_bytes(),
+                  MergeRowByRow(c, c.gain.data())->packed_bytes());
+      }
+    }
+  }
+}
+
 TEST_P(MergeTest, OfNothingIsTheBase) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Case c(rng_, *one_, 100, 97, dtype, dtype, {});
