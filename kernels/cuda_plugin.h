@@ -30,6 +30,9 @@ struct CudaOptions {
   // A row's bits do not depend on the batch: products are our own, slower than
   // cuBLAS.
   bool batch_invariant = false;
+  // All the memory of the device that the backend may use; 0: nine tenths of
+  // what is free.
+  int64_t memory_bytes = 0;
 };
 
 // Opens the library at `path` and starts its backend.

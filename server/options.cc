@@ -125,6 +125,10 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
   app.add_flag("--batch-invariant", o->batch_invariant,
                "On CUDA: a row's bits do not depend on the batch, for slower "
                "products; on the CPU they never do");
+  AddBytes(
+      app, "--device-memory-bytes", &o->device_memory_bytes,
+      "On CUDA: memory for weights, KV cache, adapters and steps together; "
+      "default: nine tenths of what is free");
   app.add_flag("--pin-threads", o->pin_threads,
                "Keep each compute thread on a core of its own");
   app.add_flag("--huge-pages,!--no-huge-pages", o->huge_pages,

@@ -33,6 +33,7 @@ struct ServerOptions {
   std::string adapter_dtype = "auto";   // auto | f32 | bf16 | f16 | int8
   int threads = 0;                      // 0 = all cores
   bool batch_invariant = false;         // of CUDA; the CPU always is
+  int64_t device_memory_bytes = 0;      // of CUDA; 0 = 9 tenths of the free
   bool pin_threads = false;
   bool huge_pages = true;
   int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow

@@ -61,7 +61,8 @@ absl::StatusOr<std::unique_ptr<Ops>> CudaOpsOf(const ServerOptions& options) {
         "--dtype int8: the CUDA backend has bf16 weights only, use --dtype "
         "bf16 or --device cpu");
   }
-  const CudaOptions cuda{.batch_invariant = options.batch_invariant};
+  const CudaOptions cuda{.batch_invariant = options.batch_invariant,
+                         .memory_bytes = options.device_memory_bytes};
   if (options.device == "cuda-on-host") {
     return LoadCudaOps(CudaOnHostPath(), cuda);
   }
@@ -114,6 +115,7 @@ absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
   SetHugePages(options.huge_pages);
   r->pool = std::make_unique<ThreadPool>(threads, options.pin_threads);
   ASSIGN_OR_RETURN(r->ops, NewOps(options, *r->pool));
+  r->device_bytes = r->ops->free_bytes();
   const absl::Duration start = r->clock.Now();
   ModelOptions model_options;
   model_options.dtype = ParseDType(options.dtype);
@@ -174,19 +176,59 @@ int MaxMerged(const ServerOptions& options, const Ops& ops) {
   return ops.is_on_host() || options.merge != "never" ? 1 : 0;
 }
 
-// The host's memory is shared with other processes; a device is ours, but for
-// what adapters and merged variants may take and a step needs.
-int64_t FreeKvBytes(const ServerOptions& options, const Runtime& r) {
-  if (r.ops->is_on_host()) return FreeMemoryBytes() / kKvShareOfFreeMemory;
-  const int64_t merged = MaxMerged(options, *r.ops) *
-                         MaxMergedBytes(BaseWeights(*r.model, *r.ops));
-  const int64_t left =
-      r.ops->free_bytes() - options.adapter_device_bytes - merged;
-  return left - left / kStepShareOfDevice;
+// What a device's memory is for, beside the weights that are there.
+struct DevicePlan {
+  int64_t adapters = 0, merged = 0, steps = 0, kv = 0;
+};
+
+// The KV cache gets what the others leave.
+DevicePlan PlanDevice(const ServerOptions& options, const Runtime& r) {
+  DevicePlan plan;
+  plan.adapters = options.adapter_device_bytes;
+  plan.merged = MaxMerged(options, *r.ops) *
+                MaxMergedBytes(BaseWeights(*r.model, *r.ops));
+  const int64_t left = r.ops->free_bytes() - plan.adapters - plan.merged;
+  plan.steps = std::max<int64_t>(left, 0) / kStepShareOfDevice;
+  plan.kv = left - plan.steps;
+  return plan;
+}
+
+// The host's memory is shared with other processes; a device is ours.
+absl::StatusOr<int64_t> KvBytes(const ServerOptions& options,
+                                const Runtime& r) {
+  if (options.kv_cache_bytes > 0) return options.kv_cache_bytes;
+  if (r.ops->is_on_host()) {
+    return std::max(kMinKvBytes, FreeMemoryBytes() / kKvShareOfFreeMemory);
+  }
+  const DevicePlan plan = PlanDevice(options, r);
+  if (plan.kv >= kMinKvBytes) return plan.kv;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the device's memory, ", r.device_bytes, " bytes, is too small: weights ",
+      r.device_bytes - r.ops->free_bytes(), ", adapters ", plan.adapters,
+      " (--adapter-device-bytes), merged adapters ", plan.merged,
+      " (--max-merged) and steps ", plan.steps, " leave ", plan.kv,
+      " for the KV cache, which needs ", kMinKvBytes,
+      " or a given --kv-cache-bytes"));
+}
+
+void LogDevicePlan(const ServerOptions& options, const Runtime& r,
+                   int64_t weights) {
+  const auto bytes = [](int64_t n) {
+    return HumanBytes(static_cast<uint64_t>(std::max<int64_t>(n, 0)));
+  };
+  const DevicePlan plan = PlanDevice(options, r);
+  Log(LogLevel::kInfo, "device memory",
+      {{"all", bytes(r.device_bytes)},
+       {"weights", bytes(weights)},
+       {"kv_cache", bytes(r.engine->options().kv_cache_bytes)},
+       {"adapters", bytes(plan.adapters)},
+       {"merged", bytes(plan.merged)},
+       {"steps", bytes(plan.steps + plan.kv)}});
 }
 
 // The engine resolves and checks the rest; only the machine is unknown to it.
-EngineOptions EngineOptionsOf(const ServerOptions& options, const Runtime& r) {
+EngineOptions EngineOptionsOf(const ServerOptions& options, const Runtime& r,
+                              int64_t kv_cache_bytes) {
   EngineOptions e;
   e.kv_dtype = KvDType(options, *r.ops);
   e.max_model_len = options.max_model_len;
@@ -198,9 +240,7 @@ EngineOptions EngineOptionsOf(const ServerOptions& options, const Runtime& r) {
   e.merge = ParseMergePolicy(options.merge).value_or(MergePolicy::kNever);
   e.max_merged = MaxMerged(options, *r.ops);
   e.slow_reader_timeout = absl::Seconds(options.slow_reader_timeout_seconds);
-  e.kv_cache_bytes = options.kv_cache_bytes > 0
-                         ? options.kv_cache_bytes
-                         : std::max(kMinKvBytes, FreeKvBytes(options, r));
+  e.kv_cache_bytes = kv_cache_bytes;
   return e;
 }
 
@@ -246,9 +286,13 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   ASSIGN_OR_RETURN(r->adapters,
                    AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
                                       StoreOptions(options)));
-  ASSIGN_OR_RETURN(r->engine, Engine::Create(*r->model, r->tokenizer.get(),
-                                             *r->ops, *r->adapters, r->clock,
-                                             EngineOptionsOf(options, *r)));
+  const int64_t weights = r->device_bytes - r->ops->free_bytes();
+  ASSIGN_OR_RETURN(const int64_t kv_bytes, KvBytes(options, *r));
+  ASSIGN_OR_RETURN(
+      r->engine,
+      Engine::Create(*r->model, r->tokenizer.get(), *r->ops, *r->adapters,
+                     r->clock, EngineOptionsOf(options, *r, kv_bytes)));
+  if (!r->ops->is_on_host()) LogDevicePlan(options, *r, weights);
   LogModelLength(options, *r);
   return r;
 }

@@ -34,6 +34,7 @@ struct Runtime {
   PosixFileSystem fs;
   int max_loras = 0;  // as in the options
   int64_t max_lora_rank = 0;
+  int64_t device_bytes = 0;  // before the model; 0 = on the host
   std::unique_ptr<ThreadPool> pool;
   std::unique_ptr<Ops> ops;
   std::unique_ptr<Model> model;

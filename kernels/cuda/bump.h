@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,10 @@ namespace lorikeet::cuda {
 template <typename ChunkBuffer>
 class Bump {
  public:
+  using Allocator =
+      std::function<absl::StatusOr<ChunkBuffer>(int64_t size_bytes)>;
+  explicit Bump(Allocator allocate) : allocate_(std::move(allocate)) {}
+
   // A place up to which pieces are in use.
   struct Mark {
     size_t chunk = 0;
@@ -42,8 +47,7 @@ class Bump {
     if (at_.chunk == chunks_.size()) {
       const int64_t last =
           chunks_.empty() ? kFirstChunk / 2 : chunks_.back().size_bytes();
-      ASSIGN_OR_RETURN(ChunkBuffer chunk,
-                       ChunkBuffer::Allocate(std::max(size, 2 * last)));
+      ASSIGN_OR_RETURN(ChunkBuffer chunk, allocate_(std::max(size, 2 * last)));
       chunks_.push_back(std::move(chunk));
     }
     char* const piece = chunks_[at_.chunk].data() + at_.offset;
@@ -55,6 +59,7 @@ class Bump {
   static constexpr int64_t kAlignment = 256;
   static constexpr int64_t kFirstChunk = int64_t{1} << 20;
 
+  const Allocator allocate_;
   std::vector<ChunkBuffer> chunks_;
   Mark at_;
 };

@@ -72,23 +72,25 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(
   }
   std::unique_ptr<CudaOps> ops(new CudaOps());
   ops->target_ = absl::StrCat("sm_", capability);
-  ASSIGN_OR_RETURN(ops->packer_, Packer::Create());
-  ASSIGN_OR_RETURN(ops->merger_, Merger::Create());
+  ASSIGN_OR_RETURN(ops->pool_, MemoryPool::Create(options.memory_bytes));
+  ASSIGN_OR_RETURN(ops->packer_, Packer::Create(*ops->pool_));
+  ASSIGN_OR_RETURN(ops->merger_, Merger::Create(*ops->pool_));
   if (!options.batch_invariant) {
-    ASSIGN_OR_RETURN(ops->matmul_, Matmul::Create());
+    ASSIGN_OR_RETURN(ops->matmul_, Matmul::Create(*ops->pool_));
   }
   return ops;
 }
 
 std::unique_ptr<Stream> CudaOps::NewStream() {
   absl::StatusOr<std::unique_ptr<CudaStream>> stream =
-      CudaStream::Create([this](const absl::Status& status) { Fail(status); });
+      CudaStream::Create(*pool_, [this](const absl::Status& s) { Fail(s); });
   CHECK(stream.ok());
   return *std::move(stream);
 }
 
 absl::StatusOr<std::unique_ptr<Memory>> CudaOps::Allocate(int64_t size_bytes) {
-  ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::Allocate(size_bytes));
+  ASSIGN_OR_RETURN(DeviceBuffer buffer,
+                   DeviceBuffer::Allocate(*pool_, size_bytes));
   return std::make_unique<CudaMemory>(std::move(buffer));
 }
 
@@ -104,11 +106,7 @@ void CudaOps::CopyOut(const void* memory, void* host, int64_t size_bytes,
   });
 }
 
-int64_t CudaOps::free_bytes() const {
-  size_t free_bytes = 0, total_bytes = 0;
-  cudaMemGetInfo(&free_bytes, &total_bytes);
-  return static_cast<int64_t>(free_bytes);
-}
+int64_t CudaOps::free_bytes() const { return pool_->free_bytes(); }
 
 absl::Status CudaOps::status() const {
   MutexLock lock(&mu_);

@@ -132,6 +132,7 @@ class CudaOps final : public Ops {
   void Fail(const absl::Status& status) const;
 
   std::string target_;
+  std::unique_ptr<MemoryPool> pool_;  // goes last
   std::unique_ptr<Packer> packer_;
   std::unique_ptr<Merger> merger_;
   std::unique_ptr<Matmul> matmul_;  // null if batch-invariant

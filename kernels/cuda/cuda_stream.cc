@@ -8,13 +8,13 @@
 namespace lorikeet::cuda {
 
 absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(
-    std::function<void(const absl::Status&)> on_fault) {
+    MemoryPool& pool, std::function<void(const absl::Status&)> on_fault) {
   cudaStream_t stream = nullptr;
   const cudaError_t error =
       cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (error != cudaSuccess) return ToStatus(error, "a stream");
   return std::unique_ptr<CudaStream>(
-      new CudaStream(stream, std::move(on_fault)));
+      new CudaStream(stream, pool, std::move(on_fault)));
 }
 
 CudaStream::~CudaStream() {

@@ -28,9 +28,10 @@ namespace lorikeet::cuda {
 
 class CudaStream final : public Stream {
  public:
-  // `on_fault` is told of a fault of the device. Errors: INTERNAL.
+  // `on_fault` is told of a fault of the device. `pool` outlives the stream.
+  // Errors: INTERNAL.
   static absl::StatusOr<std::unique_ptr<CudaStream>> Create(
-      std::function<void(const absl::Status&)> on_fault);
+      MemoryPool& pool, std::function<void(const absl::Status&)> on_fault);
   ~CudaStream() override;
 
   absl::Status Sync() override;
@@ -84,9 +85,14 @@ class CudaStream final : public Stream {
     std::function<void(const char*)> use;
   };
 
-  CudaStream(cudaStream_t stream,
+  CudaStream(cudaStream_t stream, MemoryPool& pool,
              std::function<void(const absl::Status&)> on_fault)
-      : stream_(stream), on_fault_(std::move(on_fault)) {}
+      : stream_(stream),
+        on_fault_(std::move(on_fault)),
+        pinned_(PinnedBuffer::Allocate),
+        scratch_([&pool](int64_t size_bytes) {
+          return DeviceBuffer::Allocate(pool, size_bytes);
+        }) {}
   const void* UploadBytes(const void* host, int64_t size_bytes);
 
   cudaStream_t stream_;

@@ -2,7 +2,7 @@
 // memory that the device copies from and to on its own. Aligned to 256 bytes at
 // least.
 //
-// Move-only. Destroying a DeviceBuffer waits for the device: not within a step.
+// Move-only. REQUIRES of destroying a DeviceBuffer: as MemoryPool::Free.
 
 #ifndef LORIKEET_KERNELS_CUDA_DEVICE_BUFFER_H_
 #define LORIKEET_KERNELS_CUDA_DEVICE_BUFFER_H_
@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "kernels/cuda/memory_pool.h"
 #include "kernels/memory.h"
 
 namespace lorikeet::cuda {
@@ -18,10 +19,12 @@ namespace lorikeet::cuda {
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
-  // Errors: RESOURCE_EXHAUSTED naming the bytes and what is free.
-  static absl::StatusOr<DeviceBuffer> Allocate(int64_t size_bytes);
+  // Errors: those of the pool, which outlives the buffer.
+  static absl::StatusOr<DeviceBuffer> Allocate(MemoryPool& pool,
+                                               int64_t size_bytes);
   DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    std::swap(pool_, other.pool_);
     std::swap(data_, other.data_);
     std::swap(size_bytes_, other.size_bytes_);
     return *this;
@@ -36,6 +39,7 @@ class DeviceBuffer {
   }
 
  private:
+  MemoryPool* pool_ = nullptr;
   char* data_ = nullptr;
   int64_t size_bytes_ = 0;
 };

@@ -43,11 +43,12 @@ Matmul::~Matmul() {
   cublasLtDestroy(handle_);
 }
 
-absl::StatusOr<std::unique_ptr<Matmul>> Matmul::Create() {
+absl::StatusOr<std::unique_ptr<Matmul>> Matmul::Create(MemoryPool& pool) {
   cublasLtHandle_t handle = nullptr;
   RETURN_IF_ERROR(ToStatus(cublasLtCreate(&handle), "a handle"));
   std::unique_ptr<Matmul> matmul(new Matmul(handle));
-  ASSIGN_OR_RETURN(matmul->workspace_, DeviceBuffer::Allocate(kWorkspaceBytes));
+  ASSIGN_OR_RETURN(matmul->workspace_,
+                   DeviceBuffer::Allocate(pool, kWorkspaceBytes));
   return matmul;
 }
 

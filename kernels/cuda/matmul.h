@@ -23,7 +23,7 @@ namespace lorikeet::cuda {
 class Matmul {
  public:
   // Errors: RESOURCE_EXHAUSTED, INTERNAL.
-  static absl::StatusOr<std::unique_ptr<Matmul>> Create();
+  static absl::StatusOr<std::unique_ptr<Matmul>> Create(MemoryPool& pool);
   ~Matmul();
 
   // x [rows, k], w [out, k], y [rows, out]. Pointers and rows are aligned to 16

@@ -30,14 +30,14 @@ int64_t RowsAt(size_t terms) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Merger>> Merger::Create() {
+absl::StatusOr<std::unique_ptr<Merger>> Merger::Create(MemoryPool& pool) {
   cudaStream_t stream = nullptr;
   RETURN_IF_ERROR(
       ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
                "a stream for merging"));
   std::unique_ptr<Merger> merger(new Merger(stream));
   MutexLock lock(&merger->mu_);
-  ASSIGN_OR_RETURN(merger->device_, DeviceBuffer::Allocate(kSliceBytes));
+  ASSIGN_OR_RETURN(merger->device_, DeviceBuffer::Allocate(pool, kSliceBytes));
   ASSIGN_OR_RETURN(merger->pinned_, PinnedBuffer::Allocate(kSliceBytes));
   return merger;
 }

@@ -25,7 +25,7 @@ namespace lorikeet::cuda {
 class Merger {
  public:
   // Errors: RESOURCE_EXHAUSTED, INTERNAL.
-  static absl::StatusOr<std::unique_ptr<Merger>> Create();
+  static absl::StatusOr<std::unique_ptr<Merger>> Create(MemoryPool& pool);
   ~Merger();
 
   // As Ops::MergeRows. Errors: INTERNAL. REQUIRES: a row and the terms fit into

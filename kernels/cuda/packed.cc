@@ -26,12 +26,12 @@ void ConvertRow(ConstTensor from, int64_t row, int64_t stride, uint16_t* to) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Packer>> Packer::Create() {
+absl::StatusOr<std::unique_ptr<Packer>> Packer::Create(MemoryPool& pool) {
   cudaStream_t stream = nullptr;
   RETURN_IF_ERROR(
       ToStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
                "a stream for loads"));
-  std::unique_ptr<Packer> packer(new Packer(stream));
+  std::unique_ptr<Packer> packer(new Packer(pool, stream));
   ASSIGN_OR_RETURN(PinnedBuffer staging, PinnedBuffer::Allocate(kStagingBytes));
   MutexLock lock(&packer->mu_);
   packer->staging_ = std::move(staging);
@@ -65,9 +65,10 @@ absl::Status Packer::Write(ConstTensor from, Bf16* to, int64_t stride) {
 
 absl::StatusOr<std::unique_ptr<CudaWeight>> Packer::PackWeight(ConstTensor w) {
   const int64_t stride = RoundUp(w.cols, kVectorBf16);
-  ASSIGN_OR_RETURN(DeviceBuffer buffer,
-                   DeviceBuffer::Allocate(w.rows * stride *
-                                          static_cast<int64_t>(sizeof(Bf16))));
+  ASSIGN_OR_RETURN(
+      DeviceBuffer buffer,
+      DeviceBuffer::Allocate(
+          pool_, w.rows * stride * static_cast<int64_t>(sizeof(Bf16))));
   RETURN_IF_ERROR(Write(w, buffer.as<Bf16>(), stride));
   return std::make_unique<CudaWeight>(w.rows, w.cols, std::move(buffer));
 }
@@ -77,9 +78,10 @@ absl::StatusOr<std::unique_ptr<CudaLora>> Packer::PackLora(ConstTensor a,
   const int64_t a_stride = RoundUp(a.cols, kVectorBf16);
   const int64_t b_stride = RoundUp(b.cols, kVectorBf16);
   const int64_t a_elements = a.rows * a_stride;
-  ASSIGN_OR_RETURN(DeviceBuffer buffer,
-                   DeviceBuffer::Allocate((a_elements + b.rows * b_stride) *
-                                          static_cast<int64_t>(sizeof(Bf16))));
+  ASSIGN_OR_RETURN(
+      DeviceBuffer buffer,
+      DeviceBuffer::Allocate(pool_, (a_elements + b.rows * b_stride) *
+                                        static_cast<int64_t>(sizeof(Bf16))));
   RETURN_IF_ERROR(Write(a, buffer.as<Bf16>(), a_stride));
   RETURN_IF_ERROR(Write(b, buffer.as<Bf16>() + a_elements, b_stride));
   return std::make_unique<CudaLora>(a.rows, a.cols, b.rows, std::move(buffer));

@@ -62,7 +62,8 @@ class CudaLora final : public PackedLora {
 class Packer {
  public:
   // Errors: INTERNAL, RESOURCE_EXHAUSTED.
-  static absl::StatusOr<std::unique_ptr<Packer>> Create();
+  // `pool` outlives it and what it packs.
+  static absl::StatusOr<std::unique_ptr<Packer>> Create(MemoryPool& pool);
   ~Packer();
 
   // Errors: RESOURCE_EXHAUSTED if the device has no room; INTERNAL.
@@ -71,10 +72,12 @@ class Packer {
                                                      ConstTensor b);
 
  private:
-  explicit Packer(cudaStream_t stream) : stream_(stream) {}
+  Packer(MemoryPool& pool, cudaStream_t stream)
+      : pool_(pool), stream_(stream) {}
   // Writes `from` to `to` with rows of `stride`; complete when it returns.
   absl::Status Write(ConstTensor from, Bf16* to, int64_t stride);
 
+  MemoryPool& pool_;
   const cudaStream_t stream_;
   Mutex mu_;
   PinnedBuffer staging_ ABSL_GUARDED_BY(mu_);

@@ -108,6 +108,38 @@ CUDA_API cudaFree(void* p) {
   SynchronizeAll();
   return FreeDevice(p) ? cudaSuccess : Fail(cudaErrorInvalidValue);
 }
+// A pool is memory like other memory; what it gives and takes is in the order
+// of a stream.
+CUDA_API cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* p) {
+  if (p->allocType != cudaMemAllocationTypePinned ||
+      p->location.type != cudaMemLocationTypeDevice) {
+    const ApiLock lock;
+    return Fail(cudaErrorInvalidValue);
+  }
+  *pool = reinterpret_cast<cudaMemPool_t>(new char);
+  return cudaSuccess;
+}
+CUDA_API cudaMemPoolDestroy(cudaMemPool_t pool) {
+  delete reinterpret_cast<char*>(pool);
+  return cudaSuccess;
+}
+CUDA_API cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
+  return cudaSuccess;
+}
+CUDA_API cudaMallocFromPoolAsync(void** p, size_t n, cudaMemPool_t,
+                                 cudaStream_t) {
+  const ApiLock lock;
+  if (StickyError() != cudaSuccess) return Fail(StickyError());
+  *p = AllocateDevice(n);
+  return *p == nullptr ? Fail(cudaErrorMemoryAllocation) : cudaSuccess;
+}
+CUDA_API cudaFreeAsync(void* p, cudaStream_t stream) {
+  const ApiLock lock;
+  if (p == nullptr) return cudaSuccess;
+  return Enqueue(stream, [p] {
+    if (!FreeDevice(p)) SetStickyError(cudaErrorInvalidValue);
+  });
+}
 CUDA_API cudaHostAlloc(void** p, size_t n, unsigned) {
   const ApiLock lock;
   *p = std::aligned_alloc(4096, (n + 4095) / 4096 * 4096);

@@ -252,16 +252,22 @@ TEST_F(CudaOnHostTest, AutoMeasuresAndAnswers) {
   }
 }
 
-// The demo's adapters, each asked once under `flags` on a device of so many
-// bytes.
+// The demo's adapters, each asked once under `flags` with so many bytes of the
+// device.
 SubprocessResult RunDemo(int64_t memory_bytes,
                          const std::vector<std::string>& flags) {
   setenv("LORIKEET_CUDA_ON_HOST_BUILD", "fast", 1);
-  setenv("CUDA_ON_HOST", absl::StrCat("memory=", memory_bytes).c_str(), 1);
   const std::string demo = SourceDir() + "/demo";
-  std::vector<std::string> args = {
-      LorikeetBinary(), "run",          "--model",          demo + "/base",
-      "--device",       "cuda-on-host", "--kv-cache-bytes", "1MiB"};
+  std::vector<std::string> args = {LorikeetBinary(),
+                                   "run",
+                                   "--model",
+                                   demo + "/base",
+                                   "--device",
+                                   "cuda-on-host",
+                                   "--kv-cache-bytes",
+                                   "1MiB",
+                                   "--device-memory-bytes",
+                                   absl::StrCat(memory_bytes)};
   args.insert(args.end(), flags.begin(), flags.end());
   std::string input;
   for (const char* const name :
@@ -273,7 +279,6 @@ SubprocessResult RunDemo(int64_t memory_bytes,
                     name, "\"}\n");
   }
   SubprocessResult r = RunSubprocess(args, input);
-  unsetenv("CUDA_ON_HOST");
   unsetenv("LORIKEET_CUDA_ON_HOST_BUILD");
   return r;
 }
@@ -348,7 +353,8 @@ TEST_F(CudaOnHostTest, WhatIsMissingIsSaid) {
   const std::pair<const char*, const char*> cases[] = {
       {"devices=0", "no GPU"},
       {"sm=75", "the GPU is sm_75, at least sm_80 is needed"},
-      {"memory=40000000", "out of device memory"}};
+      {"memory=20000000", "out of device memory"},
+      {"memory=60000000", "leave -"}};
   for (const auto& [options, message] : cases) {
     const SubprocessResult r = Run(c, "fast", options);
     EXPECT_NE(r.exit_code, 0) << options;
@@ -358,6 +364,24 @@ TEST_F(CudaOnHostTest, WhatIsMissingIsSaid) {
   const SubprocessResult r = Run(c, "absent", "");
   EXPECT_NE(r.exit_code, 0);
   EXPECT_THAT(r.err, HasSubstr("there is no CUDA backend at"));
+}
+
+TEST_F(CudaOnHostTest, TheBudgetIsKeptAndItsUseIsTold) {
+  const Json manifest = Manifest();
+  const GoldenRun c = MakeRun(manifest.Find("models")->items()[0], 0);
+  const auto run = [&](const char* budget) {
+    return Run(c, "fast", "memory=200000000",
+               {"--device-memory-bytes", budget, "--adapter-device-bytes",
+                "20MiB", "--log-level", "info"});
+  };
+  const SubprocessResult r = run("190MiB");
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.err, HasSubstr("device memory all="));
+  EXPECT_THAT(r.err, HasSubstr("adapters=\"20.0 MiB\""));
+  const SubprocessResult more = run("191MiB");
+  EXPECT_NE(more.exit_code, 0);
+  EXPECT_THAT(more.err,
+              HasSubstr("a budget of 200278016 bytes, but 200000000 of"));
 }
 
 TEST_F(CudaOnHostTest, Int8WeightsAreRefusedByName) {
