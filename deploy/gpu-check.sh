@@ -12,6 +12,7 @@ Usage: gpu-check.sh [--model DIR] [--output DIR] [--minutes N]
 Runs on this machine's GPU, the cheap first, and ends within the minutes:
 
   device       what it is; the demo's answer, if the demo is here
+  intrinsics   what each function of the device gives, against a table
   conformance  every operator against the reference, odd shapes, both modes
   goldens      models and adapters against transformers and peft, if
                $LORIKEET_SHARED names their folder
@@ -81,6 +82,9 @@ if [[ -d "$here/demo" ]]; then
       "$0/lorikeet" run --model "$0/demo/base" \
         --adapter "upper=$0/demo/adapters/upper" --device "$1" |
       grep LORIKEET' "$here" "$device"
+fi
+if [[ "$device" == cuda && -x "$here/tests/cuda_intrinsics_test" ]]; then
+  check intrinsics table "$here/tests/cuda_intrinsics_test"
 fi
 for test in "${operators[@]}"; do
   [[ -x "$test" ]] || continue

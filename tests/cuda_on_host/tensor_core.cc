@@ -172,13 +172,13 @@ void Mma16816(float* d, const uint32_t* a, uint32_t b0, uint32_t b1, Loc loc) {
 }
 
 float Perturb(float value, float ulps) {
-  if (!options().perturb) return value;
+  if (!options().perturb || value == 0 || !std::isfinite(value)) return value;
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   const uint32_t hash =
       bits * 2654435761u ^ static_cast<uint32_t>(options().seed * 40503);
   const float unit = static_cast<float>(static_cast<int32_t>(hash)) * 0x1p-31f;
-  return value + value * unit * ulps * 0x1p-23f;
+  return value + value * (unit * ulps * 0x1p-23f);
 }
 
 }  // namespace cuda_on_host

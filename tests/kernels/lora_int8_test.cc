@@ -119,9 +119,9 @@ class LoraInt8OpsTest : public ::testing::TestWithParam<std::string> {
 TEST_P(LoraInt8OpsTest, ShrinkAndExpandAreThoseOfTheRoundedValues) {
   for (const int64_t rank : kRanks) {
     for (const auto& [in, out] : {std::pair<int64_t, int64_t>{1, 1},
-                                 {31, 100},
-                                 {64, 32},
-                                 {1100, 330}}) {
+                                  {31, 100},
+                                  {64, 32},
+                                  {1100, 330}}) {
       SCOPED_TRACE(::testing::Message()
                    << "rank " << rank << ", " << out << " x " << in);
       const Case c = Make(rank, in, out, DType::kBF16);
