@@ -32,6 +32,7 @@ TIMEOUT_S = 240
 SHRINK = ('lora', '*ShrinkMatches*')
 EXPAND = ('lora', '*ExpandMatches*')
 BITS = ('lora', '*ARowKeeps*')
+GROUP = ('linear_group', '*ARowKeepsItsBits*')  # q, k and v in one launch
 ATTENTION = ('attention', '*MatchesReference*')
 NORM = ('rms_norm', '*')
 PRODUCT = ('gemm', '*MatchesReference*')
@@ -163,7 +164,7 @@ FAULTS = [
      'a_row != nullptr && k < k_end', 'a_row != nullptr', SHRINK),
     ('shrink: rank rows not masked', 'lora_shrink',
      'if (tile.rank_begin + copy_row < term->rank_sum) {', 'if (true) {',
-     SHRINK),
+     GROUP),
     ('shrink: store not masked by row', 'lora_shrink',
      'if (row >= tile.row_count || rank_row', 'if (rank_row', SHRINK),
     ('shrink: pieces write one slab', 'lora_shrink',

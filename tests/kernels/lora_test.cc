@@ -86,7 +86,8 @@ TEST_P(LoraTest, ShrinkMatchesReference) {
   for (const DType a : kDTypes) {
     for (const int64_t in : {1, 3, 17, 31, 64, 100, 512, 577, 1100}) {
       SCOPED_TRACE(::testing::Message() << Name(a) << " in " << in);
-      const Mixed mixed(rng_, *cpu_, in, 8, a, DType::kF32);
+      // One output: nothing lies behind A that a read beyond it could hit.
+      const Mixed mixed(rng_, *cpu_, in, 1, a, DType::kF32);
       const Mixed same(mixed, *reference_);
       const Matrix x =
           Matrix::Random(rng_, Mixed::kRows, in, DType::kF32, 1, 1);
