@@ -33,6 +33,8 @@ struct CudaOptions {
   // All the memory of the device that the backend may use; 0: nine tenths of
   // what is free.
   int64_t memory_bytes = 0;
+  // Steps of one shape become one graph launch.
+  bool graphs = true;
 };
 
 // Opens the library at `path` and starts its backend.

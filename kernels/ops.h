@@ -121,6 +121,8 @@ class Ops {
                        Stream& stream);
   // Memory that Allocate can still give; 0 = unknown.
   virtual int64_t free_bytes() const { return 0; }
+  // Steps so far that were a single launch of a graph. Thread-safe.
+  virtual int64_t num_graph_launches() const { return 0; }
   // The first fault of the device, INTERNAL; nothing that it computed since is
   // to be trusted. Stays until the end. Thread-safe.
   virtual absl::Status status() const { return absl::OkStatus(); }

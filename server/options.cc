@@ -129,6 +129,9 @@ void AddModelFlags(CLI::App& app, ServerOptions* o) {
       app, "--device-memory-bytes", &o->device_memory_bytes,
       "On CUDA: memory for weights, KV cache, adapters and steps together; "
       "default: nine tenths of what is free");
+  app.add_flag("--cuda-graphs,!--no-cuda-graphs", o->cuda_graphs,
+               "On CUDA: steps of one shape become a single launch (default "
+               "on); no influence on answers");
   app.add_flag("--pin-threads", o->pin_threads,
                "Keep each compute thread on a core of its own");
   app.add_flag("--huge-pages,!--no-huge-pages", o->huge_pages,

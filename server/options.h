@@ -34,6 +34,7 @@ struct ServerOptions {
   int threads = 0;                      // 0 = all cores
   bool batch_invariant = false;         // of CUDA; the CPU always is
   int64_t device_memory_bytes = 0;      // of CUDA; 0 = 9 tenths of the free
+  bool cuda_graphs = true;
   bool pin_threads = false;
   bool huge_pages = true;
   int64_t max_model_len = 0;  // 0 = as the model and the KV cache allow

@@ -62,7 +62,8 @@ absl::StatusOr<std::unique_ptr<Ops>> CudaOpsOf(const ServerOptions& options) {
         "bf16 or --device cpu");
   }
   const CudaOptions cuda{.batch_invariant = options.batch_invariant,
-                         .memory_bytes = options.device_memory_bytes};
+                         .memory_bytes = options.device_memory_bytes,
+                         .graphs = options.cuda_graphs};
   if (options.device == "cuda-on-host") {
     return LoadCudaOps(CudaOnHostPath(), cuda);
   }

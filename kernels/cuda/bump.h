@@ -55,8 +55,9 @@ class Bump {
     return piece;
   }
 
- private:
   static constexpr int64_t kAlignment = 256;
+
+ private:
   static constexpr int64_t kFirstChunk = int64_t{1} << 20;
 
   const Allocator allocate_;

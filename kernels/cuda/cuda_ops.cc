@@ -53,13 +53,13 @@ Rows<const float> RowsOf(const ConstTensor& t) {
 }
 KvCache CacheOf(const PagedKvView& kv) {
   CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16);
-  return {kv.k,
-          kv.v,
-          kv.dtype == DType::kBF16,
-          static_cast<int32_t>(kv.block_size),
-          kv.block_stride,
-          static_cast<int32_t>(kv.kv_heads),
-          static_cast<int32_t>(kv.head_dim)};
+  return {.k = kv.k,
+          .v = kv.v,
+          .is_bf16 = kv.dtype == DType::kBF16,
+          .block_size = static_cast<int32_t>(kv.block_size),
+          .block_stride = kv.block_stride,
+          .kv_heads = static_cast<int32_t>(kv.kv_heads),
+          .head_dim = static_cast<int32_t>(kv.head_dim)};
 }
 
 absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(
@@ -70,7 +70,7 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(
         absl::StrCat("the GPU is sm_", capability, ", at least sm_",
                      kLeastComputeCapability, " is needed"));
   }
-  std::unique_ptr<CudaOps> ops(new CudaOps());
+  std::unique_ptr<CudaOps> ops(new CudaOps(options));
   ops->target_ = absl::StrCat("sm_", capability);
   ASSIGN_OR_RETURN(ops->pool_, MemoryPool::Create(options.memory_bytes));
   ASSIGN_OR_RETURN(ops->packer_, Packer::Create(*ops->pool_));
@@ -82,8 +82,8 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(
 }
 
 std::unique_ptr<Stream> CudaOps::NewStream() {
-  absl::StatusOr<std::unique_ptr<CudaStream>> stream =
-      CudaStream::Create(*pool_, [this](const absl::Status& s) { Fail(s); });
+  absl::StatusOr<std::unique_ptr<CudaStream>> stream = CudaStream::Create(
+      *pool_, [this](const absl::Status& s) { Fail(s); }, &graph_launches_);
   CHECK(stream.ok());
   return *std::move(stream);
 }

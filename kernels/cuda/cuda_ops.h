@@ -11,6 +11,7 @@
 #ifndef LORIKEET_KERNELS_CUDA_CUDA_OPS_H_
 #define LORIKEET_KERNELS_CUDA_CUDA_OPS_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,6 +48,7 @@ class CudaOps final : public Ops {
   void CopyOut(const void* memory, void* host, int64_t size_bytes,
                Stream& stream) override;
   int64_t free_bytes() const override;
+  int64_t num_graph_launches() const override { return graph_launches_.load(); }
   absl::Status status() const override;
 
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
@@ -105,7 +107,7 @@ class CudaOps final : public Ops {
   // What adapters change of one linear, beside the low-rank parts.
   using Overrides = std::vector<RowRange<LoraSlot::Override>>;
 
-  CudaOps() = default;
+  explicit CudaOps(const CudaOptions& options) : options_(options) {}
 
   // x rounded to bf16 in scratch memory.
   Rows<const Bf16> Rounded(ConstTensor x, CudaStream& stream);
@@ -131,11 +133,13 @@ class CudaOps final : public Ops {
               std::span<const Tensor> y, Tensor out, CudaStream& stream);
   void Fail(const absl::Status& status) const;
 
+  const CudaOptions options_;
   std::string target_;
   std::unique_ptr<MemoryPool> pool_;  // goes last
   std::unique_ptr<Packer> packer_;
   std::unique_ptr<Merger> merger_;
   std::unique_ptr<Matmul> matmul_;  // null if batch-invariant
+  std::atomic<int64_t> graph_launches_{0};
   mutable Mutex mu_;
   mutable absl::Status status_ ABSL_GUARDED_BY(mu_);
 };

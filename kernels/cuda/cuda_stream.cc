@@ -4,17 +4,19 @@
 #include <utility>
 
 #include "kernels/cuda/error.h"
+#include "kernels/cuda/kernels.h"
 
 namespace lorikeet::cuda {
 
 absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Create(
-    MemoryPool& pool, std::function<void(const absl::Status&)> on_fault) {
+    MemoryPool& pool, std::function<void(const absl::Status&)> on_fault,
+    std::atomic<int64_t>* graph_launches) {
   cudaStream_t stream = nullptr;
   const cudaError_t error =
       cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (error != cudaSuccess) return ToStatus(error, "a stream");
   return std::unique_ptr<CudaStream>(
-      new CudaStream(stream, pool, std::move(on_fault)));
+      new CudaStream(stream, pool, std::move(on_fault), graph_launches));
 }
 
 CudaStream::~CudaStream() {
@@ -23,6 +25,9 @@ CudaStream::~CudaStream() {
 }
 
 absl::Status CudaStream::Sync() {
+  bool was_graph = false;
+  Check(recorder_.Flush(&was_graph), "a launch");
+  if (was_graph) graph_launches_.fetch_add(1);
   Check(cudaStreamSynchronize(stream_), "the device failed");
   const std::vector<Result> results = std::exchange(results_, {});
   if (ok()) {
@@ -51,9 +56,34 @@ void* CudaStream::Scratch(int64_t size_bytes) {
   return nullptr;
 }
 
+void CudaStream::Copy(void* to, const void* from, int64_t size_bytes,
+                      cudaMemcpyKind kind, absl::string_view what) {
+  const size_t size = static_cast<size_t>(size_bytes);
+  LaunchRecorder* const recorder = LaunchRecorder::Of(stream_);
+  if (recorder == nullptr) {
+    Check(cudaMemcpyAsync(to, from, size, kind, stream_), what);
+    return;
+  }
+  recorder->Record(
+      [=](cudaStream_t stream) {
+        return cudaMemcpyAsync(to, from, size, kind, stream);
+      },
+      to, from, size, kind);
+}
+
 const void* CudaStream::UploadBytes(const void* host, int64_t size_bytes) {
-  void* const to = Scratch(size_bytes);
-  if (to != nullptr) CopyIn(host, to, size_bytes);
+  if (size_bytes == 0) return Scratch(0);
+  // Whole pieces, so that an array that grows by little is copied as before.
+  const int64_t padded = RoundUp(size_bytes, PinnedBump::kAlignment);
+  void* const to = Scratch(padded);
+  if (to == nullptr) return nullptr;
+  absl::StatusOr<char*> staged = pinned_.Take(padded);
+  if (!staged.ok()) {
+    Fail(staged.status());
+    return to;
+  }
+  std::memcpy(*staged, host, static_cast<size_t>(size_bytes));
+  Copy(to, *staged, padded, cudaMemcpyHostToDevice, "a copy to the device");
   return to;
 }
 
@@ -61,10 +91,8 @@ void CudaStream::CopyIn(const void* host, void* to, int64_t size_bytes) {
   if (size_bytes == 0) return;
   absl::StatusOr<char*> staged = pinned_.Take(size_bytes);
   if (!staged.ok()) return Fail(staged.status());
-  const size_t size = static_cast<size_t>(size_bytes);
-  std::memcpy(*staged, host, size);
-  Check(cudaMemcpyAsync(to, *staged, size, cudaMemcpyHostToDevice, stream_),
-        "a copy to the device");
+  std::memcpy(*staged, host, static_cast<size_t>(size_bytes));
+  Copy(to, *staged, size_bytes, cudaMemcpyHostToDevice, "a copy to the device");
 }
 
 void CudaStream::Download(const void* from, int64_t size_bytes,
@@ -72,9 +100,8 @@ void CudaStream::Download(const void* from, int64_t size_bytes,
   if (size_bytes == 0 || from == nullptr) return;
   absl::StatusOr<char*> staged = pinned_.Take(size_bytes);
   if (!staged.ok()) return Fail(staged.status());
-  Check(cudaMemcpyAsync(*staged, from, static_cast<size_t>(size_bytes),
-                        cudaMemcpyDeviceToHost, stream_),
-        "a copy from the device");
+  Copy(*staged, from, size_bytes, cudaMemcpyDeviceToHost,
+       "a copy from the device");
   results_.push_back({*staged, std::move(use)});
 }
 

@@ -12,6 +12,7 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -22,21 +23,25 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "kernels/cuda/bump.h"
+#include "kernels/cuda/launch_recorder.h"
 #include "kernels/stream.h"
 
 namespace lorikeet::cuda {
 
 class CudaStream final : public Stream {
  public:
-  // `on_fault` is told of a fault of the device. `pool` outlives the stream.
-  // Errors: INTERNAL.
+  // `on_fault` is told of a fault of the device; `graph_launches` counts steps
+  // that were one. Both and `pool` outlive the stream. Errors: INTERNAL.
   static absl::StatusOr<std::unique_ptr<CudaStream>> Create(
-      MemoryPool& pool, std::function<void(const absl::Status&)> on_fault);
+      MemoryPool& pool, std::function<void(const absl::Status&)> on_fault,
+      std::atomic<int64_t>* graph_launches);
   ~CudaStream() override;
 
   absl::Status Sync() override;
 
   cudaStream_t get() const { return stream_; }
+  // What follows until Sync may be one graph launch.
+  void BeginRecording() { recorder_.Begin(); }
   // Keeps the error if there is one; returns whether all is well so far.
   bool Check(cudaError_t error, absl::string_view what);
   void Fail(absl::Status status);
@@ -86,21 +91,28 @@ class CudaStream final : public Stream {
   };
 
   CudaStream(cudaStream_t stream, MemoryPool& pool,
-             std::function<void(const absl::Status&)> on_fault)
+             std::function<void(const absl::Status&)> on_fault,
+             std::atomic<int64_t>* graph_launches)
       : stream_(stream),
         on_fault_(std::move(on_fault)),
+        graph_launches_(*graph_launches),
         pinned_(PinnedBuffer::Allocate),
         scratch_([&pool](int64_t size_bytes) {
           return DeviceBuffer::Allocate(pool, size_bytes);
         }) {}
   const void* UploadBytes(const void* host, int64_t size_bytes);
+  // Of pinned memory.
+  void Copy(void* to, const void* from, int64_t size_bytes, cudaMemcpyKind kind,
+            absl::string_view what);
 
   cudaStream_t stream_;
   const std::function<void(const absl::Status&)> on_fault_;
+  std::atomic<int64_t>& graph_launches_;
   absl::Status status_;
   PinnedBump pinned_;   // until Sync
   DeviceBump scratch_;  // until the end of a Scope
   std::vector<Result> results_;
+  LaunchRecorder recorder_{stream_};
 };
 
 }  // namespace lorikeet::cuda

@@ -13,6 +13,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/launch_recorder.h"
+
 namespace lorikeet::cuda {
 
 using Bf16 = __nv_bfloat16;
@@ -85,6 +87,7 @@ struct KvCache {
   void* k = nullptr;
   void* v = nullptr;
   bool is_bf16 = false;
+  uint8_t unused[3] = {};  // what kernels take has no holes (kIsBytes)
   int32_t block_size = 0;
   int64_t block_stride = 0;
   int32_t kv_heads = 0;
@@ -123,10 +126,16 @@ struct AttentionArgs {
   int32_t heads = 0;
   float scale = 0;
   int32_t window = 0;  // 0 = none
+  int32_t unused = 0;
   // Per (partial row, head): head_dim values, then the sum and the maximum, and
   // padding to 32 bytes.
   float* partials = nullptr;
 };
+template <>
+inline constexpr bool kIsBytes<AttentionArgs> = true;
+static_assert(sizeof(AttentionArgs) == 2 * sizeof(Rows<float>) +
+                                           sizeof(KvCache) + 3 * sizeof(void*) +
+                                           6 * sizeof(int32_t));
 // Floats of partials per partial row (one row of one split).
 int64_t AttentionPartialFloats(int64_t heads, int64_t head_dim);
 // Query rows in a tile: as many as fill 16 rows of mma with a kv head's group.
@@ -186,9 +195,9 @@ struct ExpandArgs {
   int64_t tile_count = 0;
   const float* partials = nullptr;  // as LoraShrink left them
   int32_t pieces = 0;
+  int32_t part_count = 0;
   int64_t v_size = 0;
   Rows<float> y[kMaxLoraParts];
-  int32_t part_count = 0;
 };
 cudaError_t LoraExpand(const ExpandArgs& args, cudaStream_t stream);
 

@@ -1,7 +1,8 @@
 // Launch(kernel, config, arguments...) is the only way in which this project
 // starts a kernel. Nothing else differs between nvcc and the emulated device.
 //
-// Arguments are passed by value and copied before Launch returns.
+// Arguments are passed by value and copied before Launch returns. While a
+// LaunchRecorder records for the stream, the launch is its.
 
 #ifndef LORIKEET_KERNELS_CUDA_LAUNCH_H_
 #define LORIKEET_KERNELS_CUDA_LAUNCH_H_
@@ -11,6 +12,8 @@
 #include <cstddef>
 #include <tuple>
 #include <utility>
+
+#include "kernels/cuda/launch_recorder.h"
 
 #if !defined(__CUDACC__)
 #include <cuda_on_host/launch_call.h>
@@ -25,15 +28,16 @@ struct LaunchConfig {
   cudaStream_t stream = nullptr;
 };
 
-template <typename... P, typename... A>
-cudaError_t Launch(void (*kernel)(P...), const LaunchConfig& c, A&&... args) {
+template <typename... P>
+cudaError_t LaunchNow(void (*kernel)(P...), const LaunchConfig& c,
+                      const P&... args) {
 #if defined(__CUDACC__)
   cudaLaunchConfig_t config = {};
   config.gridDim = c.grid;
   config.blockDim = c.block;
   config.dynamicSmemBytes = c.shared_bytes;
   config.stream = c.stream;
-  return cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...);
+  return cudaLaunchKernelEx(&config, kernel, args...);
 #else
   struct Call {
     void (*kernel)(P...);
@@ -42,12 +46,38 @@ cudaError_t Launch(void (*kernel)(P...), const LaunchConfig& c, A&&... args) {
   return cuda_on_host::LaunchCall(
       c.grid, c.block, c.shared_bytes, c.stream,
       reinterpret_cast<const void*>(kernel),
-      std::make_shared<Call>(Call{kernel, {std::forward<A>(args)...}}),
-      sizeof(Call), [](const void* p) {
+      std::make_shared<Call>(Call{kernel, {args...}}), sizeof(Call),
+      [](const void* p) {
         const Call& call = *static_cast<const Call*>(p);
         std::apply(call.kernel, call.args);
       });
 #endif
+}
+
+template <typename... P>
+void RecordLaunch(LaunchRecorder& recorder, void (*kernel)(P...),
+                  const LaunchConfig& c, const P&... args) {
+  (recorder.AppendKey(args), ...);
+  recorder.Record(
+      [kernel, c, values = std::tuple<P...>(args...)](cudaStream_t stream) {
+        LaunchConfig now = c;
+        now.stream = stream;
+        return std::apply(
+            [&](const P&... a) { return LaunchNow<P...>(kernel, now, a...); },
+            values);
+      },
+      reinterpret_cast<const void*>(kernel), c.grid.x, c.grid.y, c.grid.z,
+      c.block.x, c.block.y, c.block.z, c.shared_bytes);
+}
+
+template <typename... P, typename... A>
+cudaError_t Launch(void (*kernel)(P...), const LaunchConfig& c, A&&... args) {
+  LaunchRecorder* const recorder = LaunchRecorder::Of(c.stream);
+  if (recorder == nullptr) {
+    return LaunchNow<P...>(kernel, c, P(std::forward<A>(args))...);
+  }
+  RecordLaunch<P...>(*recorder, kernel, c, P(std::forward<A>(args))...);
+  return cudaSuccess;
 }
 
 }  // namespace lorikeet::cuda

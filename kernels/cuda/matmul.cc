@@ -115,20 +115,33 @@ absl::Status Matmul::Run(Rows<const Bf16> x, Rows<const Bf16> w,
   const Shape shape(x.rows, w.rows, RoundUp(x.cols, kVectorBf16), x.stride,
                     w.stride, y.stride, bias != nullptr);
   ASSIGN_OR_RETURN(Plan * plan, FindPlan(shape));
+  LaunchRecorder* const recorder = LaunchRecorder::Of(stream);
+  if (recorder == nullptr) {
+    return ToStatus(Enqueue(*plan, x.data, w.data, bias, y.data, stream),
+                    "a product");
+  }
+  recorder->Record(
+      [=, this, x = x.data, w = w.data, y = y.data](cudaStream_t now) {
+        const cublasStatus_t status = Enqueue(*plan, x, w, bias, y, now);
+        return status == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorUnknown;
+      },
+      plan, x.data, w.data, bias, y.data);
+  return absl::OkStatus();
+}
+
+cublasStatus_t Matmul::Enqueue(const Plan& plan, const Bf16* x, const Bf16* w,
+                               const float* bias, float* y,
+                               cudaStream_t stream) {
   if (bias != nullptr) {
-    RETURN_IF_ERROR(ToStatus(
-        cublasLtMatmulDescSetAttribute(plan->description,
-                                       CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
-                                       sizeof bias),
-        "the bias"));
+    const cublasStatus_t status = cublasLtMatmulDescSetAttribute(
+        plan.description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+        sizeof bias);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
   }
   const float one = 1, zero = 0;
-  return ToStatus(
-      cublasLtMatmul(handle_, plan->description, &one, w.data, plan->w, x.data,
-                     plan->x, &zero, y.data, plan->y, y.data, plan->y,
-                     &plan->algorithm, workspace_.data(), plan->workspace_bytes,
-                     stream),
-      "a product");
+  return cublasLtMatmul(handle_, plan.description, &one, w, plan.w, x, plan.x,
+                        &zero, y, plan.y, y, plan.y, &plan.algorithm,
+                        workspace_.data(), plan.workspace_bytes, stream);
 }
 
 }  // namespace lorikeet::cuda

@@ -39,6 +39,8 @@ class Matmul {
 
   explicit Matmul(cublasLtHandle_t handle);
   absl::StatusOr<Plan*> FindPlan(const Shape& shape);
+  cublasStatus_t Enqueue(const Plan& plan, const Bf16* x, const Bf16* w,
+                         const float* bias, float* y, cudaStream_t stream);
 
   cublasLtHandle_t handle_;
   DeviceBuffer workspace_;

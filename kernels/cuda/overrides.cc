@@ -14,6 +14,9 @@ using Override = LoraSlot::Override;
 
 CudaStream& Of(Stream& stream) { return static_cast<CudaStream&>(stream); }
 
+// Of steps that become graphs.
+constexpr int64_t kMaxGraphRows = 256;
+
 // What a row is multiplied with. Where there is a gain the bias waits for it.
 struct Source {
   const PackedWeight* weight = nullptr;
@@ -108,6 +111,8 @@ void CudaOps::EmbedGroup(const PackedWeight& table,
                          Tensor y, Stream& stream) {
   const LinearId id = LinearId::EmbedTokens();
   CudaStream& s = Of(stream);
+  // The begin of a step. More rows than these keep the device busy anyway.
+  if (options_.graphs && y.rows <= kMaxGraphRows) s.BeginRecording();
   CudaStream::Scope scope(s);
   const Overrides overrides = SplitRows(lora, id, y.rows);
   if (overrides.empty()) Embed(table, tokens, y, stream);

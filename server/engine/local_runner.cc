@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/log.h"
 
 namespace lorikeet {
 
@@ -13,6 +15,13 @@ LocalRunner::LocalRunner(const Model& model, Ops& ops, KvPool pool)
       pool_(std::move(pool)),
       forward_(model, ops, pool_),
       stream_(ops.NewStream()) {}
+
+LocalRunner::~LocalRunner() {
+  if (ops_.is_on_host()) return;
+  Log(LogLevel::kInfo, "steps on the device",
+      {{"steps", absl::StrCat(last_ticket_)},
+       {"graph_launches", absl::StrCat(ops_.num_graph_launches())}});
+}
 
 StepTicket LocalRunner::Submit(const StepInput& input) {
   ForwardBatch batch;

@@ -21,6 +21,7 @@ class LocalRunner final : public ModelRunner {
  public:
   // `model` and `ops` must outlive this.
   LocalRunner(const Model& model, Ops& ops, KvPool pool);
+  ~LocalRunner() override;
 
   StepTicket Submit(const StepInput& input) override;
   StepResult Wait(StepTicket ticket) override;

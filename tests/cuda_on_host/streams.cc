@@ -58,6 +58,7 @@ struct CUstream_st {
   StreamClock clock;
   std::deque<Operation> queue;
   CUgraph_st* capture = nullptr;
+  bool is_capture_of_thread = false;
   std::vector<size_t> tail;  // what the next node comes after
 };
 
@@ -69,7 +70,7 @@ struct Runtime {
   size_t stream_count = 0;  // ever made
   CUstream_st* legacy = nullptr;
   StreamClock host;  // what is before all that the host enqueues now
-  int captures = 0;
+  int captures = 0;  // that bind every thread
   cudaError_t last_error = cudaSuccess;
   Seeded random{options().seed};
   uint64_t random_seed = options().seed;
@@ -78,6 +79,13 @@ struct Runtime {
 Runtime& R() {
   static auto* const runtime = new Runtime();
   return *runtime;
+}
+
+// Captures that bind this thread alone.
+thread_local int t_captures = 0;
+
+int& CapturesLike(const CUstream_st* s) {
+  return s->is_capture_of_thread ? t_captures : R().captures;
 }
 
 CUstream_st* NewStream() {
@@ -211,7 +219,7 @@ cudaError_t SynchronizeAll() {
 bool IsCapturing(cudaStream_t stream) { return Of(stream)->capture != nullptr; }
 
 bool IsForbiddenInCapture(const char* what) {
-  if (R().captures == 0) return false;
+  if (R().captures == 0 && t_captures == 0) return false;
   ReportFinding("graph capture",
                 std::string(what) + " while a stream is captured", what);
   return true;
@@ -325,14 +333,15 @@ CUDA_API cudaEventQuery(cudaEvent_t e) {
   return cudaSuccess;
 }
 
-CUDA_API cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+CUDA_API cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode) {
   const ApiLock lock;
   if (s == nullptr || s->capture != nullptr) {
     return Fail(cudaErrorStreamCaptureUnsupported);
   }
   s->capture = new CUgraph_st();
   s->tail.clear();
-  ++R().captures;
+  s->is_capture_of_thread = mode == cudaStreamCaptureModeThreadLocal;
+  ++cuda_on_host::CapturesLike(s);
   return cudaSuccess;
 }
 CUDA_API cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
@@ -340,7 +349,7 @@ CUDA_API cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* graph) {
   *graph = s->capture;
   if (s->capture == nullptr) return Fail(cudaErrorStreamCaptureInvalidated);
   const bool is_joined = cuda_on_host::IsJoined(s->capture->nodes, s->tail);
-  --R().captures;
+  --cuda_on_host::CapturesLike(s);
   for (CUstream_st* other : R().streams) {
     if (other->capture != *graph) continue;
     other->capture = nullptr;

@@ -8,9 +8,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -344,6 +346,149 @@ TEST_F(CudaOnHostTest, BatchInvariantAnswersAreTheSameAloneAndMixed) {
     ASSERT_EQ(chunked.exit_code, 0) << chunked.err;
     EXPECT_EQ(AnswersOf(alone.out), AnswersOf(mixed.out));
     EXPECT_EQ(AnswersOf(chunked.out), AnswersOf(mixed.out));
+  }
+}
+
+// "steps" and "graph_launches" of the last line of the log.
+std::pair<int, int> StepsAndGraphs(const std::string& err) {
+  std::pair<int, int> counts{-1, -1};
+  const size_t at = err.rfind("steps on the device");
+  EXPECT_NE(at, std::string::npos) << err;
+  if (at == std::string::npos) return counts;
+  EXPECT_EQ(
+      std::sscanf(err.c_str() + at,
+                  "steps on the device steps=\"%d\" graph_launches=\"%d\"",
+                  &counts.first, &counts.second),
+      2)
+      << err;
+  return counts;
+}
+
+// All adapters of a model, with evictions, merged or not.
+TEST_F(CudaOnHostTest, AReplayedStepGivesTheBitsOfAnEnqueuedOne) {
+  const Json manifest = Manifest();
+  for (size_t i = 0; i < manifest.Find("models")->items().size(); i += 3) {
+    const GoldenRun c = MakeRun(manifest.Find("models")->items()[i], 100);
+    const auto run = [&](const char* graphs, const char* order) {
+      return Run(c, "fast", order,
+                 {graphs, "--batch-invariant", "--log-level", "info", "--merge",
+                  i % 2 == 0 ? "always" : "never", "--max-merged", "2",
+                  "--max-loras", "4", "--max-num-seqs", "3"});
+    };
+    const SubprocessResult with =
+        run("--cuda-graphs", "schedule=random,streams=random,seed=5");
+    const SubprocessResult without = run("--no-cuda-graphs", "");
+    ASSERT_EQ(with.exit_code, 0) << with.err;
+    ASSERT_EQ(without.exit_code, 0) << without.err;
+    EXPECT_TRUE(AnswersOf(with.out) == AnswersOf(without.out)) << c.name;
+    EXPECT_GT(StepsAndGraphs(with.err).second, 0) << c.name;
+    EXPECT_EQ(StepsAndGraphs(without.err).second, 0) << c.name;
+  }
+}
+
+std::string DemoLines(const std::vector<std::string>& adapters) {
+  std::string lines;
+  for (const std::string& adapter : adapters) {
+    absl::StrAppend(&lines, R"({"prompt": "Word: parrot\nAnswer:", )",
+                    R"("max_tokens": 12, "ignore_eos": true)",
+                    adapter.empty() ? "" : R"(, "adapter": ")", adapter,
+                    adapter.empty() ? "" : "\"", "}\n");
+  }
+  return lines;
+}
+
+// The demo's caesar at a third of its strength: another adapter, as large.
+std::string WeakCaesar() {
+  PosixFileSystem fs;
+  const std::string from = SourceDir() + "/demo/adapters/caesar/";
+  const std::string dir = FreshTempDir("weak_caesar");
+  for (const char* const name :
+       {"adapter_config.json", "adapter_model.safetensors"}) {
+    std::string bytes = fs.ReadFile(from + name, 1 << 30).value();
+    if (absl::StrContains(name, "config")) {
+      auto config = Json::Parse(bytes);
+      config->Set("lora_alpha", config->Find("lora_alpha")->AsDouble() / 3);
+      bytes = config->Dump();
+    }
+    EXPECT_TRUE(WriteFileDurably(fs, JoinPath(dir, name), bytes).ok());
+  }
+  return dir;
+}
+
+// One request after the other.
+SubprocessResult RunDemoLines(const std::string& input) {
+  setenv("LORIKEET_CUDA_ON_HOST_BUILD", "fast", 1);
+  const std::string demo = SourceDir() + "/demo";
+  std::vector<std::string> args = {LorikeetBinary(),
+                                   "run",
+                                   "--model",
+                                   demo + "/base",
+                                   "--device",
+                                   "cuda-on-host",
+                                   "--kv-cache-bytes",
+                                   "1MiB",
+                                   "--max-num-seqs",
+                                   "1",
+                                   "--log-level",
+                                   "info",
+                                   "--no-prefix-caching",
+                                   "--max-loras",
+                                   "1"};
+  for (const std::string& adapter :
+       {"caesar=" + demo + "/adapters/caesar", "weak=" + WeakCaesar(),
+        "upper=" + demo + "/adapters/upper"}) {
+    args.push_back("--adapter");
+    args.push_back(adapter);
+  }
+  SubprocessResult r = RunSubprocess(args, input);
+  unsetenv("LORIKEET_CUDA_ON_HOST_BUILD");
+  return r;
+}
+
+// Two of one shape: the same linears and ranks.
+TEST(CudaGraphTest, AnAdapterThatIsSwappedInReplaysTheGraphsOfTheOne) {
+  const auto one = RunDemoLines(DemoLines({"caesar"}));
+  const auto three = RunDemoLines(DemoLines({"caesar", "weak", "caesar"}));
+  ASSERT_EQ(one.exit_code, 0) << one.err;
+  ASSERT_EQ(three.exit_code, 0) << three.err;
+  const auto [steps, graphs] = StepsAndGraphs(one.err);
+  EXPECT_GT(graphs, steps / 2);
+  // All steps of the second and the third, but a prefill seen once.
+  const auto [all_steps, all_graphs] = StepsAndGraphs(three.err);
+  EXPECT_EQ(all_steps, 3 * steps);
+  EXPECT_GE(all_graphs, graphs + 2 * steps);
+}
+
+TEST(CudaGraphTest, StepsWithoutAdaptersReplayTheBasesOwnGraphs) {
+  const auto base = RunDemoLines(DemoLines({""}));
+  const auto after = RunDemoLines(DemoLines({"", "upper", ""}));
+  ASSERT_EQ(base.exit_code, 0) << base.err;
+  ASSERT_EQ(after.exit_code, 0) << after.err;
+  // The last request, after one with an adapter, captures nothing.
+  const auto [steps, graphs] = StepsAndGraphs(base.err);
+  const auto upper = StepsAndGraphs(RunDemoLines(DemoLines({"upper"})).err);
+  EXPECT_EQ(StepsAndGraphs(after.err).second, graphs + upper.second + steps);
+}
+
+TEST(CudaGraphTest, MoreShapesThanGraphsAreKeptComeAndGo) {
+  std::string input;
+  for (int round = 0; round < 2; ++round) {
+    for (int length = 1; length <= (round == 0 ? 132 : 8); ++length) {
+      absl::StrAppend(&input, "{\"token_ids\": [5");
+      for (int i = 1; i < length; ++i)
+        absl::StrAppend(&input, ", ", 5 + i % 50);
+      absl::StrAppend(&input, "], \"max_tokens\": 1}\n");
+    }
+  }
+  const SubprocessResult r = RunDemoLines(input);
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  std::vector<std::string> lines = absl::StrSplit(r.out, '\n');
+  ASSERT_GE(lines.size(), 140u);
+  const auto token_of = [](const std::string& line) {
+    return Json::Parse(line)->Find("token_ids")->Dump();
+  };
+  for (size_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(token_of(lines[i]), token_of(lines[132 + i])) << i;
   }
 }
 

@@ -1,0 +1,90 @@
+#include "kernels/cuda/launch_recorder.h"
+
+#include <algorithm>
+
+namespace lorikeet::cuda {
+namespace {
+
+thread_local LaunchRecorder* t_recorder = nullptr;
+thread_local cudaStream_t t_stream = nullptr;
+
+}  // namespace
+
+LaunchRecorder* LaunchRecorder::Of(cudaStream_t stream) {
+  return t_recorder != nullptr && t_stream == stream ? t_recorder : nullptr;
+}
+
+LaunchRecorder::~LaunchRecorder() {
+  if (t_recorder == this) t_recorder = nullptr;
+  for (const auto& [key, graph] : graphs_) {
+    if (graph.exec != nullptr) cudaGraphExecDestroy(graph.exec);
+  }
+}
+
+void LaunchRecorder::Begin() {
+  t_recorder = this;
+  t_stream = stream_;
+}
+
+cudaError_t LaunchRecorder::EnqueueAll() {
+  for (const Operation& operation : operations_) {
+    const cudaError_t error = operation(stream_);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+cudaGraphExec_t LaunchRecorder::Capture() {
+  // Loaders go on meanwhile: only this thread is held to what a capture allows.
+  if (cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal) !=
+      cudaSuccess) {
+    return nullptr;
+  }
+  const cudaError_t error = EnqueueAll();
+  cudaGraph_t graph = nullptr;
+  const bool is_whole = cudaStreamEndCapture(stream_, &graph) == cudaSuccess &&
+                        error == cudaSuccess;
+  cudaGraphExec_t exec = nullptr;
+  if (is_whole && cudaGraphInstantiate(&exec, graph, 0) != cudaSuccess) {
+    exec = nullptr;
+  }
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  return exec;
+}
+
+void LaunchRecorder::EvictOldest() {
+  const auto oldest = std::min_element(
+      graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
+        return a.second.last_use < b.second.last_use;
+      });
+  if (oldest->second.exec != nullptr) cudaGraphExecDestroy(oldest->second.exec);
+  graphs_.erase(oldest);
+}
+
+cudaError_t LaunchRecorder::Flush(bool* was_graph) {
+  if (t_recorder == this) t_recorder = nullptr;
+  if (operations_.empty()) return cudaSuccess;
+  const auto [at, is_new] = graphs_.try_emplace(key_);
+  Graph& graph = at->second;
+  graph.last_use = ++num_flushes_;
+  if (!is_new && graph.exec == nullptr && can_capture_) {
+    graph.exec = Capture();
+    if (graph.exec == nullptr) {
+      can_capture_ = false;
+      cudaGetLastError();
+    }
+  }
+  cudaError_t error;
+  if (graph.exec != nullptr) {
+    error = cudaGraphLaunch(graph.exec, stream_);
+    *was_graph = true;
+  } else {
+    error = EnqueueAll();
+  }
+  operations_.clear();
+  key_.clear();
+  if (graphs_.size() > kMaxGraphs) EvictOldest();
+  return error;
+}
+
+}  // namespace lorikeet::cuda
