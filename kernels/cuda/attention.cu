@@ -43,10 +43,9 @@ struct Layout {
   // Q before the keys, and the warps' results after them, in the same place.
   // Floats per row: O, sum, maximum; 8 banks from row to row.
   static constexpr int kResult = kDim + 8;
-  static constexpr size_t kResultBytes =
-      size_t{kWarps} * kRows * kResult * sizeof(float);
-  static constexpr size_t kSharedBytes =
-      kCacheBytes > kResultBytes ? kCacheBytes : kResultBytes;
+  static_assert(kCacheBytes >=
+                size_t{kWarps} * kRows * kResult * sizeof(float));
+  static constexpr size_t kSharedBytes = kCacheBytes;
 };
 
 // A warp's running softmax of its rows g and g + 8.

@@ -90,7 +90,9 @@ __global__ void __launch_bounds__(kThreads)
       Store(out + dim, all);
       Store(out + dim + 1, largest);
     }
-    __syncthreads();  // weights, maxima and totals are written again
+    // What is written again is written after a barrier that comes after its
+    // readers: maxima after the second of this pair, the rest after the next
+    // pair's first.
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <memory>
 #include <tuple>
 #include <utility>
 
@@ -57,17 +58,31 @@ cudaError_t LaunchNow(void (*kernel)(P...), const LaunchConfig& c,
 template <typename... P>
 void RecordLaunch(LaunchRecorder& recorder, void (*kernel)(P...),
                   const LaunchConfig& c, const P&... args) {
+  struct Recorded {
+    void (*kernel)(P...);
+    LaunchConfig config;
+    std::tuple<P...> args;
+  };
+  recorder.AppendKey(reinterpret_cast<const void*>(kernel));
+  for (const dim3& size : {c.grid, c.block}) {
+    recorder.AppendKey(size.x);
+    recorder.AppendKey(size.y);
+    recorder.AppendKey(size.z);
+  }
+  recorder.AppendKey(c.shared_bytes);
   (recorder.AppendKey(args), ...);
-  recorder.Record(
-      [kernel, c, values = std::tuple<P...>(args...)](cudaStream_t stream) {
-        LaunchConfig now = c;
+  recorder.RecordCall(
+      std::make_shared<Recorded>(Recorded{kernel, c, {args...}}),
+      [](const void* p, cudaStream_t stream) {
+        const Recorded& recorded = *static_cast<const Recorded*>(p);
+        LaunchConfig now = recorded.config;
         now.stream = stream;
         return std::apply(
-            [&](const P&... a) { return LaunchNow<P...>(kernel, now, a...); },
-            values);
-      },
-      reinterpret_cast<const void*>(kernel), c.grid.x, c.grid.y, c.grid.z,
-      c.block.x, c.block.y, c.block.z, c.shared_bytes);
+            [&](const P&... a) {
+              return LaunchNow<P...>(recorded.kernel, now, a...);
+            },
+            recorded.args);
+      });
 }
 
 template <typename... P, typename... A>

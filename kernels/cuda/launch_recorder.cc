@@ -26,6 +26,18 @@ void LaunchRecorder::Begin() {
   t_stream = stream_;
 }
 
+void LaunchRecorder::AppendBytes(const void* bytes, size_t size) {
+  key_.append(static_cast<const char*>(bytes), size);
+}
+
+void LaunchRecorder::RecordCall(std::shared_ptr<const void> call,
+                                cudaError_t (*run)(const void* call,
+                                                   cudaStream_t stream)) {
+  operations_.push_back([call = std::move(call), run](cudaStream_t stream) {
+    return run(call.get(), stream);
+  });
+}
+
 cudaError_t LaunchRecorder::EnqueueAll() {
   for (const Operation& operation : operations_) {
     const cudaError_t error = operation(stream_);

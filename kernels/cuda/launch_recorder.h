@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -60,8 +61,13 @@ class LaunchRecorder {
   template <typename T>
   void AppendKey(const T& part) {
     static_assert(kIsBytes<T>);
-    key_.append(reinterpret_cast<const char*>(&part), sizeof(T));
+    AppendBytes(&part, sizeof(T));
   }
+  // For launch.h, and out of line for its sake: files with kernels may be
+  // instrumented, and their copies of inline functions are the program's.
+  void AppendBytes(const void* bytes, size_t size);
+  void RecordCall(std::shared_ptr<const void> call,
+                  cudaError_t (*run)(const void* call, cudaStream_t stream));
   // Enqueues what was recorded; `was_graph` is set if that was one launch. The
   // error is that of a launch.
   cudaError_t Flush(bool* was_graph);
