@@ -20,7 +20,6 @@
 #endif
 #include <immintrin.h>
 
-
 HWY_PUSH_ATTRIBUTES(
     "avx2,fma,f16c,avx512f,avx512vl,avx512dq,avx512bw,"
     "avx512bf16")
