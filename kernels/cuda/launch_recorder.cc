@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace lorikeet::cuda {
 namespace {
 
@@ -22,6 +24,7 @@ LaunchRecorder::~LaunchRecorder() {
 }
 
 void LaunchRecorder::Begin() {
+  CHECK(t_recorder == nullptr || t_recorder == this);
   t_recorder = this;
   t_stream = stream_;
 }

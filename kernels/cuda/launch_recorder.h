@@ -50,7 +50,7 @@ class LaunchRecorder {
   // The one of this thread that records for `stream`; null: enqueue at once.
   static LaunchRecorder* Of(cudaStream_t stream);
 
-  // Records from here to Flush.
+  // Records from here to Flush. REQUIRES: no other one of this thread does.
   void Begin();
   // Adds an operation. Two with the same key parts do the same.
   template <typename... T>
