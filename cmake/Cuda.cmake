@@ -41,7 +41,8 @@ set(LORIKEET_OPS_ABI "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
 foreach(header
     base/strong_int.h base/token.h kernels/cuda_plugin.h kernels/dtype.h
     kernels/linear_id.h kernels/lora_batch.h kernels/memory.h kernels/ops.h
-    kernels/packed_weight.h kernels/paged_kv.h kernels/sampling.h kernels/stream.h kernels/tensor.h)
+    kernels/packed_weight.h kernels/paged_kv.h kernels/sampling.h kernels/stream.h
+    kernels/tensor.h kernels/train_ops.h)
   file(SHA256 ${PROJECT_SOURCE_DIR}/${header} digest)
   string(APPEND LORIKEET_OPS_ABI " ${digest}")
   set_property(DIRECTORY ${PROJECT_SOURCE_DIR} APPEND PROPERTY

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "kernels/train_ops.h"
 
 namespace lorikeet {
 namespace {
@@ -125,6 +127,11 @@ std::unique_ptr<PackedWeight> Ops::NewWeight(int64_t, int64_t, DType) {
 void Ops::Merge(const PackedWeight&, std::span<const MergeTerm>, const float*,
                 int64_t, int64_t, PackedWeight&, Stream&) {
   CHECK(false && "a backend without NewWeight has no Merge");
+}
+
+absl::StatusOr<std::unique_ptr<TrainOps>> Ops::NewTrainOps() {
+  return absl::UnimplementedError(
+      absl::StrCat("backend ", Name(), " has no operators of training"));
 }
 
 absl::StatusOr<std::unique_ptr<Memory>> Ops::Allocate(int64_t size_bytes) {

@@ -47,6 +47,8 @@
 
 namespace lorikeet {
 
+class TrainOps;
+
 // One linear of a group: y[:, 0:out) = x W^T + b (+ LoRA).
 struct LinearPart {
   LinearId id;                           // look-up key of what adapters change
@@ -126,6 +128,11 @@ class Ops {
   // The first fault of the device, INTERNAL; nothing that it computed since is
   // to be trusted. Stays until the end. Thread-safe.
   virtual absl::Status status() const { return absl::OkStatus(); }
+
+  // The operators of training in the same memory, which outlive neither these
+  // nor their weights. Errors: UNIMPLEMENTED: a backend whose operators of
+  // training are made on their own, or that has none; RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<std::unique_ptr<TrainOps>> NewTrainOps();
 
   // ---- packing -------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 // with both operands in f32, and the backward twins of the operators in ops.h.
 // One paragraph per operator, implemented by each backend.
 //
-// Activations, gradients and trained weights are f32; what is frozen is read in
-// its packed form, also transposed, so there is no second copy of the base.
+// Activations, gradients and trained weights are f32 in the backend's memory;
+// tokens, targets, sequences and results (in double, or a TokenLoss) lie on
+// the host, the latter after Stream::Sync. What is frozen is read in its packed
+// form, also transposed, so there is no second copy of the base.
 // Rows are the tokens of a batch: sequences one after the other, each from
 // position 0. A gradient `dx` is that of the loss by x. Operators enqueue on a
 // stream and return void; a wrong shape is a programmer's error (CHECK). Inputs
@@ -158,8 +160,9 @@ class TrainOps {
                             float gradient_scale, std::span<TokenLoss> out,
                             Stream& stream) = 0;
 
-  // Returns sum of x[i]^2 in double: tiles of 4096, added in ascending order.
-  virtual double SumOfSquares(std::span<const float> x) = 0;
+  // out = sum of x[i]^2 in double: tiles of 4096, added in ascending order.
+  virtual void SumOfSquares(std::span<const float> x, double* out,
+                            Stream& stream) = 0;
 
   // Loshchilov and Hutter 2019, g = gradient_scale * gradient:
   //   p *= 1 - lr * weight_decay

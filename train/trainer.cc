@@ -115,8 +115,10 @@ absl::Status Trainer::CheckFinite(double value, const char* what) const {
 absl::Status Trainer::Update() {
   ParameterSet& parameters = model_.parameters();
   report_.loss = loss_sum_ / static_cast<double>(report_.targets);
-  report_.gradient_norm =
-      std::sqrt(train_.SumOfSquares(parameters.gradients()));
+  double squares = 0;
+  train_.SumOfSquares(parameters.gradients(), &squares, stream_);
+  RETURN_IF_ERROR(stream_.Sync());
+  report_.gradient_norm = std::sqrt(squares);
   RETURN_IF_ERROR(CheckFinite(report_.gradient_norm, "gradient norm"));
   AdamWStep step;
   step.learning_rate = static_cast<float>(report_.learning_rate);

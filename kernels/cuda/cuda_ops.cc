@@ -7,6 +7,8 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "kernels/cuda/error.h"
+#include "kernels/cuda/tensors.h"
+#include "kernels/cuda/train/train_ops.h"
 
 namespace lorikeet::cuda {
 namespace {
@@ -39,28 +41,7 @@ absl::StatusOr<int> ComputeCapability() {
   return major * 10 + minor;
 }
 
-CudaStream& Of(Stream& stream) { return static_cast<CudaStream&>(stream); }
-
 }  // namespace
-
-Rows<float> RowsOf(const Tensor& t) {
-  CHECK(t.dtype == DType::kF32);
-  return {static_cast<float*>(t.data), t.rows, t.cols, t.stride};
-}
-Rows<const float> RowsOf(const ConstTensor& t) {
-  CHECK(t.dtype == DType::kF32);
-  return {static_cast<const float*>(t.data), t.rows, t.cols, t.stride};
-}
-KvCache CacheOf(const PagedKvView& kv) {
-  CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16);
-  return {.k = kv.k,
-          .v = kv.v,
-          .is_bf16 = kv.dtype == DType::kBF16,
-          .block_size = static_cast<int32_t>(kv.block_size),
-          .block_stride = kv.block_stride,
-          .kv_heads = static_cast<int32_t>(kv.kv_heads),
-          .head_dim = static_cast<int32_t>(kv.head_dim)};
-}
 
 absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(
     const CudaOptions& options) {
@@ -119,6 +100,11 @@ void CudaOps::Fail(const absl::Status& status) const {
   status_.Update(status);
 }
 
+absl::StatusOr<std::unique_ptr<TrainOps>> CudaOps::NewTrainOps() {
+  ASSIGN_OR_RETURN(std::unique_ptr<Matmul> matmul, Matmul::Create(*pool_));
+  return std::make_unique<CudaTrainOps>(std::move(matmul));
+}
+
 std::unique_ptr<PackedWeight> CudaOps::PackWeight(ConstTensor w, DType dtype) {
   CHECK(dtype != DType::kI8);
   absl::StatusOr<std::unique_ptr<CudaWeight>> packed = packer_->PackWeight(w);
@@ -145,15 +131,6 @@ void CudaOps::MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
   }
 }
 
-Rows<const Bf16> CudaOps::Rounded(ConstTensor x, CudaStream& stream) {
-  const int64_t stride = RoundUp(x.cols, kVectorBf16);
-  const Rows<Bf16> rounded{stream.ScratchOf<Bf16>(x.rows * stride), x.rows,
-                           x.cols, stride};
-  if (rounded.data == nullptr) return rounded;
-  stream.Check(ToBf16(RowsOf(x), rounded, stream.get()), "rounding to bf16");
-  return rounded;
-}
-
 void CudaOps::Product(Rows<const Bf16> x, const PackedWeight& w,
                       const float* bias, Tensor y, CudaStream& stream) {
   CHECK_EQ(x.cols, w.in_dim());
@@ -165,22 +142,8 @@ void CudaOps::Product(Rows<const Bf16> x, const PackedWeight& w,
                  "a product");
     return;
   }
-  const bool is_aligned =
-      reinterpret_cast<uintptr_t>(to.data) % kVectorBytes == 0 &&
-      to.stride % 4 == 0;
-  CudaStream::Scope scope(stream);
-  Rows<float> result = to;
-  if (!is_aligned) {
-    result.stride = RoundUp(to.cols, 4);
-    result.data = stream.ScratchOf<float>(to.rows * result.stride);
-  }
-  if (!stream.ok()) return;
-  const absl::Status status = matmul_->Run(
-      x, static_cast<const CudaWeight&>(w).rows(), bias, result, stream.get());
-  if (!status.ok()) return stream.Fail(status);
-  if (is_aligned) return;
-  stream.Check(cuda::GatherRows(result, nullptr, to, stream.get()),
-               "copying a product");
+  matmul_->Multiply(x, static_cast<const CudaWeight&>(w).rows(), bias, to,
+                    stream);
 }
 
 void CudaOps::Gemm(ConstTensor x, const PackedWeight& w, const float* bias,
@@ -188,7 +151,7 @@ void CudaOps::Gemm(ConstTensor x, const PackedWeight& w, const float* bias,
   if (x.rows == 0) return;
   CudaStream& s = Of(stream);
   CudaStream::Scope scope(s);
-  Product(Rounded(x, s), w, bias, y, s);
+  Product(RoundedToBf16(x, s), w, bias, y, s);
 }
 
 void CudaOps::Embed(const PackedWeight& table, std::span<const Token> tokens,

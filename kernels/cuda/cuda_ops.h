@@ -50,6 +50,7 @@ class CudaOps final : public Ops {
   int64_t free_bytes() const override;
   int64_t num_graph_launches() const override { return graph_launches_.load(); }
   absl::Status status() const override;
+  absl::StatusOr<std::unique_ptr<TrainOps>> NewTrainOps() override;
 
   std::unique_ptr<PackedWeight> PackWeight(ConstTensor w, DType dtype) override;
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
@@ -109,8 +110,6 @@ class CudaOps final : public Ops {
 
   explicit CudaOps(const CudaOptions& options) : options_(options) {}
 
-  // x rounded to bf16 in scratch memory.
-  Rows<const Bf16> Rounded(ConstTensor x, CudaStream& stream);
   // y = x W^T + bias, wherever y lies.
   void Product(Rows<const Bf16> x, const PackedWeight& w, const float* bias,
                Tensor y, CudaStream& stream);
@@ -143,11 +142,6 @@ class CudaOps final : public Ops {
   mutable Mutex mu_;
   mutable absl::Status status_ ABSL_GUARDED_BY(mu_);
 };
-
-// A tensor of f32 in device memory as the launchers take it.
-Rows<float> RowsOf(const Tensor& t);
-Rows<const float> RowsOf(const ConstTensor& t);
-KvCache CacheOf(const PagedKvView& kv);
 
 }  // namespace lorikeet::cuda
 

@@ -8,11 +8,10 @@
 
 #include "base/check.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/tensors.h"
 
 namespace lorikeet::cuda {
 namespace {
-
-CudaStream& Of(Stream& stream) { return static_cast<CudaStream&>(stream); }
 
 Tensor ScratchTensor(int64_t rows, int64_t cols, CudaStream& stream) {
   return Tensor::F32(stream.ScratchOf<float>(rows * cols), rows, cols);
@@ -62,7 +61,7 @@ void CudaOps::LoraShrink(LinearId id, const LoraBatch& lora, ConstTensor x,
   const std::optional<LinearId> linear = id;
   const LoraPlan plan = PlanLora(std::span(&linear, 1), lora);
   if (plan.empty()) return;
-  const Rows<const Bf16> rounded = Rounded(x, s);
+  const Rows<const Bf16> rounded = RoundedToBf16(x, s);
   const int64_t pieces = (x.cols + kShrinkSplit - 1) / kShrinkSplit;
   const LoraTermArgs* const terms = s.Upload(plan.terms);
   const ShrinkTile* const tiles = s.Upload(plan.shrink);
@@ -175,7 +174,7 @@ void CudaOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
     begin += cols;
   }
   if (epilogue.kind == Epilogue::Kind::kStore) CHECK_EQ(begin, out.cols);
-  const Rows<const Bf16> rounded = Rounded(x, s);
+  const Rows<const Bf16> rounded = RoundedToBf16(x, s);
   if (!s.ok()) return;
   std::vector<Overrides> overrides(parts.size());
   for (size_t i = 0; i < parts.size(); ++i) {

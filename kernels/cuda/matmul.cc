@@ -1,5 +1,5 @@
-// cuBLASLt is column-major: a row-major y [rows, out] is its D [out, rows], W
-// its A (transposed) and x its B.
+// cuBLASLt is column-major: a row-major y [rows, cols] is its D [cols, rows], W
+// its A (transposed, or on the way back as it is) and x its B.
 
 #include "kernels/cuda/matmul.h"
 
@@ -55,36 +55,36 @@ absl::StatusOr<std::unique_ptr<Matmul>> Matmul::Create(MemoryPool& pool) {
 absl::StatusOr<Matmul::Plan*> Matmul::FindPlan(const Shape& shape) {
   std::unique_ptr<Plan>& known = plans_[shape];
   if (known != nullptr) return known.get();
-  const auto [rows, out, k, x_stride, w_stride, y_stride, has_bias] = shape;
   auto plan = std::make_unique<Plan>();
-  const cublasOperation_t transposed = CUBLAS_OP_T;
+  const cublasOperation_t operation = shape.is_back ? CUBLAS_OP_N : CUBLAS_OP_T;
   const cublasLtEpilogue_t epilogue =
-      has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+      shape.has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
   RETURN_IF_ERROR(
       ToStatus(cublasLtMatmulDescCreate(&plan->description, CUBLAS_COMPUTE_32F,
                                         CUDA_R_32F),
                "a description"));
   RETURN_IF_ERROR(ToStatus(cublasLtMatmulDescSetAttribute(
                                plan->description, CUBLASLT_MATMUL_DESC_TRANSA,
-                               &transposed, sizeof transposed),
+                               &operation, sizeof operation),
                            "transposing"));
   RETURN_IF_ERROR(ToStatus(cublasLtMatmulDescSetAttribute(
                                plan->description, CUBLASLT_MATMUL_DESC_EPILOGUE,
                                &epilogue, sizeof epilogue),
                            "the epilogue"));
-  const auto unsigned_of = [](int64_t n) { return static_cast<uint64_t>(n); };
+  const auto layout = [](cublasLtMatrixLayout_t* to, cudaDataType_t type,
+                         int64_t rows, int64_t cols, int64_t stride) {
+    return ToStatus(
+        cublasLtMatrixLayoutCreate(to, type, static_cast<uint64_t>(rows),
+                                   static_cast<uint64_t>(cols), stride),
+        "a layout");
+  };
+  RETURN_IF_ERROR(layout(&plan->w, CUDA_R_16BF,
+                         shape.is_back ? shape.cols : shape.k,
+                         shape.is_back ? shape.k : shape.cols, shape.w_stride));
   RETURN_IF_ERROR(
-      ToStatus(cublasLtMatrixLayoutCreate(&plan->w, CUDA_R_16BF, unsigned_of(k),
-                                          unsigned_of(out), w_stride),
-               "the layout of W"));
+      layout(&plan->x, CUDA_R_16BF, shape.k, shape.rows, shape.x_stride));
   RETURN_IF_ERROR(
-      ToStatus(cublasLtMatrixLayoutCreate(&plan->x, CUDA_R_16BF, unsigned_of(k),
-                                          unsigned_of(rows), x_stride),
-               "the layout of x"));
-  RETURN_IF_ERROR(ToStatus(
-      cublasLtMatrixLayoutCreate(&plan->y, CUDA_R_32F, unsigned_of(out),
-                                 unsigned_of(rows), y_stride),
-      "the layout of y"));
+      layout(&plan->y, CUDA_R_32F, shape.cols, shape.rows, shape.y_stride));
   cublasLtMatmulPreference_t preference = nullptr;
   RETURN_IF_ERROR(
       ToStatus(cublasLtMatmulPreferenceCreate(&preference), "a preference"));
@@ -101,7 +101,8 @@ absl::StatusOr<Matmul::Plan*> Matmul::FindPlan(const Shape& shape) {
   RETURN_IF_ERROR(ToStatus(status, "the choice of an algorithm"));
   if (found == 0) {
     return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for ",
-                                            rows, " x ", out, " x ", k));
+                                            shape.rows, " x ", shape.cols,
+                                            " x ", shape.k));
   }
   plan->algorithm = result.algo;
   plan->workspace_bytes = result.workspaceSize;
@@ -109,28 +110,75 @@ absl::StatusOr<Matmul::Plan*> Matmul::FindPlan(const Shape& shape) {
   return known.get();
 }
 
-absl::Status Matmul::Run(Rows<const Bf16> x, Rows<const Bf16> w,
-                         const float* bias, Rows<float> y,
-                         cudaStream_t stream) {
-  const Shape shape(x.rows, w.rows, RoundUp(x.cols, kVectorBf16), x.stride,
-                    w.stride, y.stride, bias != nullptr);
+void Matmul::Multiply(Rows<const Bf16> x, Rows<const Bf16> w, const float* bias,
+                      Rows<float> y, CudaStream& stream) {
+  const Shape shape{.rows = x.rows,
+                    .cols = w.rows,
+                    .k = RoundUp(x.cols, kVectorBf16),
+                    .x_stride = x.stride,
+                    .w_stride = w.stride,
+                    .has_bias = bias != nullptr};
+  Run(shape, x.data, w.data, bias, /*accumulate=*/false, y, stream);
+}
+
+void Matmul::MultiplyBack(Rows<const Bf16> dy, Rows<const Bf16> w,
+                          bool accumulate, Rows<float> dx, CudaStream& stream) {
+  const Shape shape{.rows = dy.rows,
+                    .cols = w.cols,
+                    .k = w.rows,
+                    .x_stride = dy.stride,
+                    .w_stride = w.stride,
+                    .is_back = true};
+  Run(shape, dy.data, w.data, nullptr, accumulate, dx, stream);
+}
+
+void Matmul::Run(const Shape& shape, const Bf16* x, const Bf16* w,
+                 const float* bias, bool accumulate, Rows<float> y,
+                 CudaStream& stream) {
+  const bool is_aligned =
+      reinterpret_cast<uintptr_t>(y.data) % kVectorBytes == 0 &&
+      y.stride % 4 == 0;
+  CudaStream::Scope scope(stream);
+  Rows<float> result = y;
+  if (!is_aligned) {
+    result.stride = RoundUp(y.cols, 4);
+    result.data = stream.ScratchOf<float>(y.rows * result.stride);
+  }
+  if (!stream.ok()) return;
+  Shape of_result = shape;
+  of_result.y_stride = result.stride;
+  const absl::Status status =
+      RunAligned(of_result, x, w, bias, accumulate && is_aligned, result.data,
+                 stream.get());
+  if (!status.ok()) return stream.Fail(status);
+  if (is_aligned) return;
+  stream.Check(accumulate ? ResidualAdd(result, y, stream.get())
+                          : GatherRows(result, nullptr, y, stream.get()),
+               "copying a product");
+}
+
+absl::Status Matmul::RunAligned(const Shape& shape, const Bf16* x,
+                                const Bf16* w, const float* bias,
+                                bool accumulate, float* y,
+                                cudaStream_t stream) {
   ASSIGN_OR_RETURN(Plan * plan, FindPlan(shape));
   LaunchRecorder* const recorder = LaunchRecorder::Of(stream);
   if (recorder == nullptr) {
-    return ToStatus(Enqueue(*plan, x.data, w.data, bias, y.data, stream),
+    return ToStatus(Enqueue(*plan, x, w, bias, accumulate, y, stream),
                     "a product");
   }
   recorder->Record(
-      [=, this, x = x.data, w = w.data, y = y.data](cudaStream_t now) {
-        const cublasStatus_t status = Enqueue(*plan, x, w, bias, y, now);
+      [=, this](cudaStream_t now) {
+        const cublasStatus_t status =
+            Enqueue(*plan, x, w, bias, accumulate, y, now);
         return status == CUBLAS_STATUS_SUCCESS ? cudaSuccess : cudaErrorUnknown;
       },
-      plan, x.data, w.data, bias, y.data);
+      plan, x, w, bias, accumulate, y);
   return absl::OkStatus();
 }
 
 cublasStatus_t Matmul::Enqueue(const Plan& plan, const Bf16* x, const Bf16* w,
-                               const float* bias, float* y,
+                               const float* bias, bool accumulate, float* y,
                                cudaStream_t stream) {
   if (bias != nullptr) {
     const cublasStatus_t status = cublasLtMatmulDescSetAttribute(
@@ -138,9 +186,9 @@ cublasStatus_t Matmul::Enqueue(const Plan& plan, const Bf16* x, const Bf16* w,
         sizeof bias);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
   }
-  const float one = 1, zero = 0;
+  const float one = 1, add = accumulate ? 1 : 0;
   return cublasLtMatmul(handle_, plan.description, &one, w, plan.w, x, plan.x,
-                        &zero, y, plan.y, y, plan.y, &plan.algorithm,
+                        &add, y, plan.y, y, plan.y, &plan.algorithm,
                         workspace_.data(), plan.workspace_bytes, stream);
 }
 

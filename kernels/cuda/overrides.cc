@@ -6,13 +6,12 @@
 
 #include "base/check.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/tensors.h"
 
 namespace lorikeet::cuda {
 namespace {
 
 using Override = LoraSlot::Override;
-
-CudaStream& Of(Stream& stream) { return static_cast<CudaStream&>(stream); }
 
 // Of steps that become graphs.
 constexpr int64_t kMaxGraphRows = 256;

@@ -7,11 +7,10 @@
 
 #include "base/check.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/tensors.h"
 
 namespace lorikeet::cuda {
 namespace {
-
-CudaStream& Of(Stream& stream) { return static_cast<CudaStream&>(stream); }
 
 // The place in the cache of each of `rows` rows; -1 = of no sequence.
 std::vector<int64_t> Places(std::span<const SequenceRows> sequences,

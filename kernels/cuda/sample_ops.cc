@@ -5,11 +5,10 @@
 
 #include "base/check.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/tensors.h"
 
 namespace lorikeet::cuda {
 namespace {
-
-CudaStream& Of(Stream& stream) { return static_cast<CudaStream&>(stream); }
 
 // The parameters of all rows, lists one after the other.
 struct SampleBatch {

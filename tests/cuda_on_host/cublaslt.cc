@@ -65,8 +65,10 @@ float Dot(const float* a, const float* b, size_t n) {
   return sum;
 }
 
-// D [m, n] = A^T B (+ bias of each of the m rows), column-major.
+// D [m, n] = op(A) B (+ D) (+ bias of each of the m rows), column-major.
 struct Matmul {
+  bool a_is_transposed;
+  bool accumulates;
   const void* a;
   const void* b;
   void* d;
@@ -75,7 +77,12 @@ struct Matmul {
   void* workspace;
   size_t workspace_bytes;
 
-  uint64_t k() const { return la.rows; }
+  uint64_t k() const { return lb.rows; }
+  // Element p of row i of op(A).
+  float A(uint64_t i, uint64_t p) const {
+    return a_is_transposed ? Read(Column(a, la, i), la.type, p)
+                           : Read(Column(a, la, p), la.type, i);
+  }
 
   void Touch() const {
     for (uint64_t i = 0; i < la.cols; ++i) {
@@ -89,6 +96,10 @@ struct Matmul {
     if (bias != nullptr) {
       OnStreamAccess(bias, ld.rows * sizeof(float), false,
                      "the bias of a matmul");
+    }
+    for (uint64_t j = 0; j < ld.cols && accumulates; ++j) {
+      OnStreamAccess(Column(d, ld, j), ld.rows * SizeOf(ld.type), false,
+                     "what a matmul adds to");
     }
     for (uint64_t j = 0; j < ld.cols; ++j) {
       OnStreamAccess(Column(d, ld, j), ld.rows * SizeOf(ld.type), true,
@@ -111,7 +122,7 @@ struct Matmul {
     }
     for (uint64_t i = 0; i < ld.rows; ++i) {
       for (uint64_t p = 0; p < k(); ++p) {
-        row[p] = Read(Column(a, la, i), la.type, p);
+        row[p] = A(i, p);
       }
       for (uint64_t j = 0; j < ld.cols; ++j) {
         float sum = 0;
@@ -119,6 +130,7 @@ struct Matmul {
           sum += Dot(&row[p * piece], &columns[j * k() + p * piece], piece);
         }
         if (bias != nullptr) sum += bias[i];
+        if (accumulates) sum += Read(Column(d, ld, j), ld.type, i);
         Write(i, j, sum);
       }
     }
@@ -262,7 +274,11 @@ LT_API cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description,
                       size_t workspace_bytes, cudaStream_t stream) {
   const ApiLock lock;
   const Description desc = *Behind<Description>(description);
+  const bool a_is_transposed = desc.op_a == CUBLAS_OP_T;
+  const float add = *static_cast<const float*>(beta);
   const Matmul matmul{
+      a_is_transposed,
+      add == 1,
       a,
       b,
       d,
@@ -276,19 +292,19 @@ LT_API cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description,
   const Layout& lb = matmul.lb;
   const Layout& ld = matmul.ld;
   const Layout& lc = *Behind<Layout>(layout_c);
-  if (la.rows != lb.rows || la.cols != ld.rows || lb.cols != ld.cols ||
+  if ((a_is_transposed ? la.rows : la.cols) != lb.rows ||
+      (a_is_transposed ? la.cols : la.rows) != ld.rows || lb.cols != ld.cols ||
       lc.rows != ld.rows || lc.cols != ld.cols ||
       la.ld < static_cast<int64_t>(la.rows) ||
       lb.ld < static_cast<int64_t>(lb.rows) ||
       ld.ld < static_cast<int64_t>(ld.rows) || algo == nullptr) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
-  const bool is_known = desc.op_a == CUBLAS_OP_T && desc.op_b == CUBLAS_OP_N &&
-                        desc.compute == CUBLAS_COMPUTE_32F &&
-                        desc.scale == CUDA_R_32F && la.type == CUDA_R_16BF &&
-                        lb.type == CUDA_R_16BF &&
-                        *static_cast<const float*>(alpha) == 1 &&
-                        *static_cast<const float*>(beta) == 0;
+  const bool is_known =
+      desc.op_b == CUBLAS_OP_N && desc.compute == CUBLAS_COMPUTE_32F &&
+      desc.scale == CUDA_R_32F && la.type == CUDA_R_16BF &&
+      lb.type == CUDA_R_16BF && *static_cast<const float*>(alpha) == 1 &&
+      (add == 0 || (add == 1 && c == d));
   if (!is_known || !IsAligned(a, la) || !IsAligned(b, lb) ||
       !IsAligned(d, ld) || !IsAligned(c, lc)) {
     return CUBLAS_STATUS_NOT_SUPPORTED;

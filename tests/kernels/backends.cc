@@ -38,7 +38,7 @@ bool IsCuda(const std::string& name) {
   return IsOnHost(name) || name == kCuda || name == kCudaInvariant;
 }
 
-std::unique_ptr<Ops> NewCuda(const CudaOptions& options) {
+std::unique_ptr<StagedOps> NewCuda(const CudaOptions& options) {
   absl::StatusOr<std::unique_ptr<Ops>> ops = LoadCudaOps(CudaPath(), options);
   if (!ops.ok()) std::fprintf(stderr, "%s\n", ops.status().ToString().c_str());
   CHECK(ops.ok());
@@ -54,7 +54,7 @@ const cuda_on_host::Control& CudaOnHostControl() {
   return *control();
 }
 
-std::unique_ptr<Ops> NewCudaOnHost(const CudaOptions& options) {
+std::unique_ptr<StagedOps> NewCudaOnHost(const CudaOptions& options) {
   absl::StatusOr<std::unique_ptr<Ops>> ops =
       LoadCudaOps(CudaOnHostPath(), options);
   if (!ops.ok()) std::fprintf(stderr, "%s\n", ops.status().ToString().c_str());
@@ -96,7 +96,10 @@ CpuBackend::CpuBackend(const std::string& name, int num_threads,
     return;
   }
   const CudaOptions options{.batch_invariant = is_batch_invariant_};
-  ops_ = IsOnHost(name) ? NewCudaOnHost(options) : NewCuda(options);
+  std::unique_ptr<StagedOps> staged =
+      IsOnHost(name) ? NewCudaOnHost(options) : NewCuda(options);
+  staged_ = staged.get();
+  ops_ = std::move(staged);
   operand_eps_ = kBf16Eps;
 }
 

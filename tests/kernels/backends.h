@@ -17,6 +17,8 @@
 
 namespace lorikeet::testing {
 
+class StagedOps;
+
 // The names of the CUDA backend on the emulated device, as it is and in its
 // batch-invariant mode.
 inline constexpr char kCudaOnHost[] = "cuda_on_host";
@@ -46,6 +48,8 @@ class CpuBackend {
   bool has_int8() const { return weight_dtypes().back() == DType::kI8; }
   // Whether a row's products do not depend on the batch.
   bool is_batch_invariant() const { return is_batch_invariant_; }
+  // The backend as one of a device; null if it is the CPU's.
+  StagedOps* staged() { return staged_; }
   Ops* operator->() { return ops_.get(); }
   Ops& operator*() { return *ops_; }
 
@@ -54,6 +58,7 @@ class CpuBackend {
   const bool is_batch_invariant_;
   ThreadPool pool_;
   std::unique_ptr<Ops> ops_;
+  StagedOps* staged_ = nullptr;  // is ops_
   double operand_eps_ = 0;
 };
 

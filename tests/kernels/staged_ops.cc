@@ -1,18 +1,13 @@
 #include "tests/kernels/staged_ops.h"
 
 #include <algorithm>
-#include <cstring>
-#include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "tests/kernels/staged_call.h"
 
 namespace lorikeet::testing {
 namespace {
-
-int64_t SpanBytes(const ConstTensor& t) {
-  return ((t.rows - 1) * t.stride + t.cols) * SizeBytes(t.dtype);
-}
 
 int64_t CountBlocks(std::span<const SequenceRows> sequences) {
   int32_t last = -1;
@@ -23,94 +18,6 @@ int64_t CountBlocks(std::span<const SequenceRows> sequences) {
 }
 
 }  // namespace
-
-// The device memory of one call. What was written comes back at the end.
-class StagedOps::Call {
- public:
-  Call(StagedOps& ops, Stream& stream) : ops_(ops), stream_(stream) {}
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-  ~Call() {
-    for (const Back& back : back_) {
-      ops_.device_->CopyOut(back.from, back.to, back.size_bytes, stream_);
-    }
-    const absl::Status status = stream_.Sync();
-    ops_.after_call_();  // first: findings say why a device failed
-    CHECK(status.ok());
-  }
-
-  // Only the columns are copied: what lies between rows is not to be read.
-  ConstTensor In(ConstTensor t) {
-    if (t.rows == 0) return t;
-    char* const to = Place(t.data, SpanBytes(t));
-    const int64_t element = SizeBytes(t.dtype);
-    for (int64_t i = 0; i < t.rows; ++i) {
-      ops_.device_->CopyIn(
-          static_cast<const char*>(t.data) + i * t.stride * element,
-          to + i * t.stride * element, t.cols * element, stream_);
-    }
-    t.data = to;
-    return t;
-  }
-
-  // Is written, and maybe read before.
-  Tensor InOut(Tensor t) { return Out(t, /*poison=*/false); }
-  // Is only written.
-  Tensor Out(Tensor t) { return Out(t, /*poison=*/true); }
-
-  const float* In(const float* p, int64_t count) {
-    if (p == nullptr) return nullptr;
-    return static_cast<const float*>(
-        In(ConstTensor(p, DType::kF32, 1, count, count)).data);
-  }
-
-  PagedKvView Cache(PagedKvView kv, int64_t blocks) {
-    const int64_t bytes = blocks * kv.block_stride * SizeBytes(kv.dtype);
-    kv.k = Both(kv.k, bytes);
-    kv.v = Both(kv.v, bytes);
-    return kv;
-  }
-
- private:
-  struct Back {
-    const void* from;
-    void* to;
-    int64_t size_bytes;
-  };
-
-  Tensor Out(Tensor t, bool poison) {
-    if (t.rows == 0) return t;
-    const int64_t element = SizeBytes(t.dtype);
-    for (int64_t i = 0; i < t.rows && poison; ++i) {
-      std::memset(static_cast<char*>(t.data) + i * t.stride * element, 0xFF,
-                  static_cast<size_t>(t.cols * element));
-    }
-    t.data = Both(t.data, SpanBytes(t));
-    return t;
-  }
-
-  // Copies there now and back at the end.
-  void* Both(void* host, int64_t bytes) {
-    char* const to = Place(host, bytes);
-    ops_.device_->CopyIn(host, to, bytes, stream_);
-    back_.push_back({to, host, bytes});
-    return to;
-  }
-
-  char* Place(const void* host, int64_t bytes) {
-    const int64_t offset =
-        static_cast<int64_t>(reinterpret_cast<uintptr_t>(host) % 16);
-    auto memory = ops_.device_->Allocate(bytes + offset);
-    CHECK(memory.ok());
-    memory_.push_back(*std::move(memory));
-    return static_cast<char*>(memory_.back()->data()) + offset;
-  }
-
-  StagedOps& ops_;
-  Stream& stream_;
-  std::vector<std::unique_ptr<Memory>> memory_;
-  std::vector<Back> back_;
-};
 
 std::unique_ptr<PackedWeight> StagedOps::PackWeight(ConstTensor w,
                                                     DType dtype) {
@@ -131,19 +38,19 @@ void StagedOps::MergeRows(const PackedWeight& w,
 
 void StagedOps::Embed(const PackedWeight& table, std::span<const Token> tokens,
                       Tensor y, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->Embed(table, tokens, call.Out(y), stream);
 }
 
 void StagedOps::Gemm(ConstTensor x, const PackedWeight& w, const float* bias,
                      Tensor y, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->Gemm(call.In(x), w, call.In(bias, w.out_dim()), call.Out(y), stream);
 }
 
 void StagedOps::RmsNorm(ConstTensor x, const float* weight, float eps, Tensor y,
                         Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   const float* const w = call.In(weight, x.cols);
   if (x.data == y.data) {
     const Tensor both = call.InOut(y);
@@ -155,7 +62,7 @@ void StagedOps::RmsNorm(ConstTensor x, const float* weight, float eps, Tensor y,
 void StagedOps::NormGroup(ConstTensor x, NormId id, const float* weight,
                           float eps, const LoraBatch& lora, int64_t heads,
                           Tensor y, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   const float* const w = call.In(weight, x.cols / heads);
   if (x.data == y.data) {
     const Tensor both = call.InOut(y);
@@ -166,7 +73,7 @@ void StagedOps::NormGroup(ConstTensor x, NormId id, const float* weight,
 
 void StagedOps::Rope(Tensor x, int64_t head_dim, const float* cos,
                      const float* sin, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   const int64_t angles = x.rows * head_dim / 2;
   device_->Rope(call.InOut(x), head_dim, call.In(cos, angles),
                 call.In(sin, angles), stream);
@@ -175,7 +82,7 @@ void StagedOps::Rope(Tensor x, int64_t head_dim, const float* cos,
 void StagedOps::KvAppend(ConstTensor k, ConstTensor v, const PagedKvView& kv,
                          std::span<const SequenceRows> sequences,
                          Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->KvAppend(call.In(k), call.In(v),
                     call.Cache(kv, CountBlocks(sequences)), sequences, stream);
 }
@@ -183,7 +90,7 @@ void StagedOps::KvAppend(ConstTensor k, ConstTensor v, const PagedKvView& kv,
 void StagedOps::KvCopy(const PagedKvView& kv,
                        std::span<const std::pair<int32_t, int32_t>> blocks,
                        Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   int32_t last = -1;
   for (const auto& [from, to] : blocks) last = std::max({last, from, to});
   device_->KvCopy(call.Cache(kv, last + 1), blocks, stream);
@@ -191,7 +98,7 @@ void StagedOps::KvCopy(const PagedKvView& kv,
 
 void StagedOps::GatherRows(ConstTensor x, std::span<const int32_t> rows,
                            Tensor y, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->GatherRows(call.In(x), rows, call.Out(y), stream);
 }
 
@@ -199,14 +106,14 @@ void StagedOps::PagedAttention(ConstTensor q, const PagedKvView& kv,
                                std::span<const SequenceRows> sequences,
                                float scale, int64_t window, Tensor y,
                                Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->PagedAttention(call.In(q), call.Cache(kv, CountBlocks(sequences)),
                           sequences, scale, window, call.Out(y), stream);
 }
 
 void StagedOps::SiluMul(ConstTensor gate, ConstTensor up, Tensor y,
                         Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   if (y.data == gate.data) {
     const ConstTensor u = call.In(up);
     const Tensor both = call.InOut(y);
@@ -221,7 +128,7 @@ void StagedOps::SiluMul(ConstTensor gate, ConstTensor up, Tensor y,
 }
 
 void StagedOps::ResidualAdd(ConstTensor x, Tensor y, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->ResidualAdd(call.In(x), call.InOut(y), stream);
 }
 
@@ -229,7 +136,7 @@ void StagedOps::LoraShrink(LinearId id, const LoraBatch& lora, ConstTensor x,
                            float* v, Stream& stream) {
   const int64_t size = LoraLayout(id, lora, nullptr);
   if (size == 0) return;
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   const Tensor out = call.Out(Tensor::F32(v, 1, size));
   device_->LoraShrink(id, lora, call.In(x), out.f32(0), stream);
 }
@@ -238,7 +145,7 @@ void StagedOps::LoraExpand(LinearId id, const LoraBatch& lora, const float* v,
                            Tensor y, Stream& stream) {
   const int64_t size = LoraLayout(id, lora, nullptr);
   if (size == 0) return;
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->LoraExpand(id, lora, call.In(v, size), call.InOut(y), stream);
 }
 
@@ -247,41 +154,41 @@ void StagedOps::LoraLookup(LinearId id, const LoraBatch& lora,
                            Stream& stream) {
   const int64_t size = LoraLayout(id, lora, nullptr);
   if (size == 0) return;
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   const Tensor out = call.Out(Tensor::F32(v, 1, size));
   device_->LoraLookup(id, lora, tokens, out.f32(0), stream);
 }
 
 void StagedOps::ScaleColumns(const float* gain, const float* bias, Tensor y,
                              Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->ScaleColumns(call.In(gain, y.cols), call.In(bias, y.cols),
                         call.InOut(y), stream);
 }
 
 void StagedOps::ScatterColumns(ConstTensor x, std::span<const int32_t> cols,
                                Tensor y, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->ScatterColumns(call.In(x), cols, call.InOut(y), stream);
 }
 
 void StagedOps::Sample(Tensor logits, std::span<const SamplingRow> params,
                        std::span<SampledRow> out, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->Sample(call.InOut(logits), params, out, stream);
 }
 
 void StagedOps::Logprobs(ConstTensor logits, std::span<const Token> targets,
                          int32_t num_logprobs, std::span<SampledRow> out,
                          Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->Logprobs(call.In(logits), targets, num_logprobs, out, stream);
 }
 
 void StagedOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
                             const LoraBatch& lora, const Epilogue& epilogue,
                             Tensor out, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   std::vector<LinearPart> staged(parts.begin(), parts.end());
   for (LinearPart& part : staged) {
     part.bias = call.In(part.bias, part.weight->out_dim());
@@ -317,7 +224,7 @@ void StagedOps::LinearGroup(ConstTensor x, std::span<const LinearPart> parts,
 void StagedOps::EmbedGroup(const PackedWeight& table,
                            std::span<const Token> tokens, const LoraBatch& lora,
                            Tensor y, Stream& stream) {
-  Call call(*this, stream);
+  StagedCall call(*device_, stream, after_call_);
   device_->EmbedGroup(table, tokens, lora, call.Out(y), stream);
 }
 

@@ -1,9 +1,6 @@
 // StagedOps lets the tests of operators, whose matrices lie on the host, run on
-// a device: each call copies its tensors there, runs, waits, and copies back.
-//
-// Matrices keep their row stride and their place within 16 bytes, so that odd
-// widths stay odd. Outputs are poisoned with NaN before the call; what lies
-// between the rows must come back unchanged. Thread-compatible.
+// a device: each call copies its tensors there, runs, waits, and copies back
+// (StagedCall). Thread-compatible.
 
 #ifndef LORIKEET_TESTS_KERNELS_STAGED_OPS_H_
 #define LORIKEET_TESTS_KERNELS_STAGED_OPS_H_
@@ -21,6 +18,9 @@ class StagedOps final : public Ops {
   // `after_call` runs after each call: to look for findings.
   StagedOps(std::unique_ptr<Ops> device, std::function<void()> after_call)
       : device_(std::move(device)), after_call_(std::move(after_call)) {}
+
+  Ops& device() { return *device_; }
+  const std::function<void()>& after_call() const { return after_call_; }
 
   std::string Name() const override { return device_->Name(); }
   std::string Target() const override { return device_->Target(); }
@@ -78,7 +78,6 @@ class StagedOps final : public Ops {
                  Stream& stream) override;
 
  private:
-  class Call;
   std::unique_ptr<Ops> device_;
   std::function<void()> after_call_;
 };

@@ -117,7 +117,7 @@ void CpuTrainOps::AdamW(const AdamWStep& step, std::span<const float> gradient,
       });
 }
 
-double CpuTrainOps::SumOfSquares(std::span<const float> x) {
+void CpuTrainOps::SumOfSquares(std::span<const float> x, double* out, Stream&) {
   const int64_t n = static_cast<int64_t>(x.size());
   const int64_t tiles = (n + kTileElements - 1) / kTileElements;
   std::vector<double> sums(static_cast<size_t>(tiles));
@@ -132,9 +132,8 @@ double CpuTrainOps::SumOfSquares(std::span<const float> x) {
       sums[static_cast<size_t>(tile)] = sum;
     }
   });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
+  *out = 0;
+  for (const double sum : sums) *out += sum;
 }
 
 }  // namespace lorikeet::cpu

@@ -53,7 +53,8 @@ class ReferenceTrainOps final : public TrainOps {
   void CrossEntropy(Tensor logits, std::span<const Token> targets,
                     float gradient_scale, std::span<TokenLoss> out,
                     Stream& stream) override;
-  double SumOfSquares(std::span<const float> x) override;
+  void SumOfSquares(std::span<const float> x, double* out,
+                    Stream& stream) override;
   void AdamW(const AdamWStep& step, std::span<const float> gradient,
              std::span<float> parameter, std::span<float> m, std::span<float> v,
              Stream& stream) override;

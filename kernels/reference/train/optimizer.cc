@@ -31,10 +31,11 @@ void ReferenceTrainOps::CrossEntropy(Tensor logits,
   }
 }
 
-double ReferenceTrainOps::SumOfSquares(std::span<const float> x) {
+void ReferenceTrainOps::SumOfSquares(std::span<const float> x, double* out,
+                                     Stream&) {
   double sum = 0;
   for (const float value : x) sum += static_cast<double>(value) * value;
-  return sum;
+  *out = sum;
 }
 
 void ReferenceTrainOps::AdamW(const AdamWStep& step,

@@ -116,7 +116,7 @@ std::map<Kernel, Budget> ReadBudgets(const std::string& path) {
 
 TEST(CudaBudgetsTest, KernelsKeepToTheirBudgets) {
   std::map<Kernel, Usage> usage;
-  for (const auto& entry : std::filesystem::directory_iterator(
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(
            Environment("LORIKEET_CUDA_REPORTS"))) {
     if (entry.path().extension() == ".ptxas") ReadReport(entry.path(), &usage);
   }

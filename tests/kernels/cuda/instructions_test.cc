@@ -91,11 +91,14 @@ bool IsNamed(const std::string& kernel, const std::string& name) {
 TEST(CudaInstructionsTest, KernelsAreMadeOfWhatTheDesignCountsOn) {
   const std::string disassembler = Environment("LORIKEET_CUOBJDUMP");
   Instructions all;
-  for (const auto& entry : std::filesystem::directory_iterator(
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(
            Environment("LORIKEET_CUDA_REPORTS"))) {
-    if (entry.path().extension() != ".o") continue;
+    // Objects of kernels have a report beside them.
+    std::filesystem::path object = entry.path();
+    if (object.extension() != ".ptxas") continue;
+    object.replace_extension();
     AddInstructions(OutputOf("PATH=\"$(dirname " + disassembler + "):$PATH\" " +
-                             disassembler + " -sass " + entry.path().string()),
+                             disassembler + " -sass " + object.string()),
                     &all);
   }
   ASSERT_GE(all.size(), 40u);

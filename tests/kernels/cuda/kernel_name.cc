@@ -21,8 +21,9 @@ std::string KernelName(const std::string& mangled) {
   const size_t scope = name.rfind("::", end);
   const size_t begin = scope == std::string::npos ? 0 : scope + 2;
   std::string arguments = end == std::string::npos ? "" : name.substr(end);
-  // "<(int)64>" and "<4, true>" of the demangler.
-  for (const std::string cast : {"(int)", "(bool)", " "}) {
+  // "<(int)64>", "<4, true>" and "<lorikeet::cuda::Shape<64> >" of the
+  // demangler.
+  for (const std::string cast : {"(int)", "(bool)", "lorikeet::cuda::", " "}) {
     for (size_t i; (i = arguments.find(cast)) != std::string::npos;) {
       arguments.erase(i, cast.size());
     }

@@ -1,0 +1,67 @@
+// StagedTrainOps is to TrainOps what StagedOps is to Ops: the tests' matrices
+// lie on the host, each call runs on a device.
+//
+// Thread-compatible.
+
+#ifndef LORIKEET_TESTS_KERNELS_TRAIN_STAGED_TRAIN_OPS_H_
+#define LORIKEET_TESTS_KERNELS_TRAIN_STAGED_TRAIN_OPS_H_
+
+#include <memory>
+
+#include "kernels/train_ops.h"
+#include "tests/kernels/staged_ops.h"
+
+namespace lorikeet::testing {
+
+class StagedTrainOps final : public TrainOps {
+ public:
+  // `ops` outlives this. REQUIRES: its device trains.
+  explicit StagedTrainOps(StagedOps& ops);
+
+  void Linear(ConstTensor x, const TrainMatrix& w, const float* bias, Tensor y,
+              Stream& stream) override;
+  void LinearBackward(ConstTensor dy, const TrainMatrix& w, bool accumulate,
+                      Tensor dx, Stream& stream) override;
+  void Product(ProductForm form, float alpha, ConstTensor a, ConstTensor b,
+               bool accumulate, Tensor c, Stream& stream) override;
+  void MergedRowSquares(const TrainMatrix& w, ConstTensor a, ConstTensor b,
+                        float scale, std::span<double> out,
+                        Stream& stream) override;
+  void Attention(ConstTensor q, ConstTensor k, ConstTensor v,
+                 std::span<const SequenceRows> sequences,
+                 const AttentionHeads& heads, Tensor y, Tensor lse,
+                 Stream& stream) override;
+  void AttentionBackward(ConstTensor q, ConstTensor k, ConstTensor v,
+                         ConstTensor y, ConstTensor lse, ConstTensor dy,
+                         std::span<const SequenceRows> sequences,
+                         const AttentionHeads& heads, Tensor dq, Tensor dk,
+                         Tensor dv, Stream& stream) override;
+  void RmsNormBackward(ConstTensor x, const float* weight, float eps,
+                       ConstTensor dy, bool accumulate, Tensor dx,
+                       float* dweight, Stream& stream) override;
+  void SiluMulBackward(ConstTensor gate, ConstTensor up, ConstTensor dy,
+                       Tensor dgate, Tensor dup, Stream& stream) override;
+  void EmbedBackward(std::span<const Token> tokens, ConstTensor dy,
+                     Tensor dtable, Stream& stream) override;
+  void AddColumnDots(ConstTensor a, ConstTensor b, float* out,
+                     Stream& stream) override;
+  void Dropout(ConstTensor x, const DropoutKey& key, bool accumulate, Tensor y,
+               Stream& stream) override;
+  void CrossEntropy(Tensor logits, std::span<const Token> targets,
+                    float gradient_scale, std::span<TokenLoss> out,
+                    Stream& stream) override;
+  void SumOfSquares(std::span<const float> x, double* out,
+                    Stream& stream) override;
+  void AdamW(const AdamWStep& step, std::span<const float> gradient,
+             std::span<float> parameter, std::span<float> m, std::span<float> v,
+             Stream& stream) override;
+
+ private:
+  StagedOps& ops_;
+  const std::unique_ptr<Stream> stream_;  // the tests' own is the host's
+  std::unique_ptr<TrainOps> device_;
+};
+
+}  // namespace lorikeet::testing
+
+#endif  // LORIKEET_TESTS_KERNELS_TRAIN_STAGED_TRAIN_OPS_H_
