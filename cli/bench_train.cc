@@ -91,15 +91,14 @@ int64_t PeakResidentBytes() {
 
 absl::StatusOr<std::unique_ptr<TrainModel>> MakeModel(const Flags& flags,
                                                       const Model& base,
-                                                      Ops& ops,
-                                                      TrainOps& train) {
-  if (flags.method == "full") return TrainModel::Full(base, ops);
+                                                      Ops& ops, TrainOps& train,
+                                                      Stream& stream) {
+  if (flags.method == "full") return TrainModel::Full(base, ops, stream);
   PeftConfig peft;
   peft.r = flags.rank;
   peft.lora_alpha = 2 * static_cast<double>(flags.rank);
   peft.target_modules = ModuleChoice{"all-linear", {}};
-  HostStream stream;
-  return TrainModel::Lora(base, peft, 0, train, stream);
+  return TrainModel::Lora(base, peft, 0, ops, train, stream);
 }
 
 struct Round {
@@ -169,8 +168,9 @@ absl::Status Bench(const Flags& flags) {
   model_options.dtype = ParseDType(flags.dtype);
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> base,
                    Model::Load(fs, flags.model_dir, *ops, model_options));
+  HostStream stream;
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainModel> model,
-                   MakeModel(flags, *base, *ops, *train));
+                   MakeModel(flags, *base, *ops, *train, stream));
   TrainerOptions options;
   options.schedule.steps = flags.rounds + 1;
   options.passes.max_tokens = flags.sequences * flags.length;
@@ -179,7 +179,8 @@ absl::Status Bench(const Flags& flags) {
     ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(flags.activation_memory));
     options.passes.tape_bytes = static_cast<int64_t>(bytes);
   }
-  Trainer trainer(*model, *train, *ops, options);
+  Trainer trainer(*model, *train, *ops, stream, options);
+  RETURN_IF_ERROR(trainer.status());
   const std::vector<TrainSequence> sequences =
       MakeSequences(flags, base->config().vocab_size);
   TrainBatch batch;

@@ -17,8 +17,7 @@
 #include "cli/offline_error.h"
 #include "cli/train_estimate.h"
 #include "cli/train_progress.h"
-#include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/train/train_ops.h"
+#include "kernels/device/open_device.h"
 #include "model/model.h"
 #include "train/training_job.h"
 
@@ -27,6 +26,9 @@ namespace {
 
 struct Flags {
   std::string model_dir;
+  std::string device = "auto";
+  std::string device_memory;
+  int64_t device_memory_bytes = 0;
   std::string dtype = "auto";
   std::string compute_dtype = "f32";
   int threads = 0;
@@ -58,6 +60,10 @@ absl::Status FillOptions(Flags& flags) {
   if (!flags.activation_memory.empty()) {
     ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(flags.activation_memory));
     flags.files.tape_bytes = static_cast<int64_t>(bytes);
+  }
+  if (!flags.device_memory.empty()) {
+    ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(flags.device_memory));
+    flags.device_memory_bytes = static_cast<int64_t>(bytes);
   }
   return options.Check();
 }
@@ -99,11 +105,14 @@ absl::Status Train(Flags& flags) {
   PosixFileSystem fs;
   const SystemClock clock;
   ThreadPool threads(flags.threads > 0 ? flags.threads : AvailableCores());
-  const std::unique_ptr<Ops> ops = NewCpuOps(threads);
-  CpuOptions cpu_options;
-  cpu_options.compute_dtype = flags.options.compute_dtype;
+  const DeviceOptions device{
+      .device = flags.device,
+      .int8_weights = flags.dtype == "int8",
+      .compute_dtype = flags.options.compute_dtype,
+      .cuda = {.memory_bytes = flags.device_memory_bytes, .graphs = false}};
+  ASSIGN_OR_RETURN(const std::unique_ptr<Ops> ops, OpenDevice(device, threads));
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainOps> train_ops,
-                   CreateCpuTrainOps(threads, cpu_options));
+                   OpenTrainOps(device, *ops, threads));
   ModelOptions model_options;
   model_options.dtype = ParseDType(flags.dtype);
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> base,
@@ -229,6 +238,13 @@ void AddFileOptions(CLI::App* command, Flags& flags) {
                    "Steps between checkpoints; 0 = none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_option("--device", flags.device, "Where to compute")
+      ->check(CLI::IsMember(DeviceNames()))
+      ->capture_default_str();
+  command->add_option(
+      "--device-memory-bytes", flags.device_memory,
+      "On CUDA: memory for weights, activations and optimizer together, for "
+      "example 8GiB; default: nine tenths of what is free");
   command
       ->add_option("--dtype", flags.dtype,
                    "Type that the frozen base is kept in; auto = as in the "
@@ -238,7 +254,8 @@ void AddFileOptions(CLI::App* command, Flags& flags) {
   command
       ->add_option("--compute-dtype", flags.compute_dtype,
                    "bf16 = round inputs of products with a frozen bf16 base, "
-                   "for the CPU's bf16 dot products: faster, less exact")
+                   "for the CPU's bf16 dot products: faster, less exact; "
+                   "CUDA does so always")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
   command->add_option(

@@ -126,6 +126,12 @@ class TrainOps {
                                  const AttentionHeads& heads, Tensor dq,
                                  Tensor dk, Tensor dv, Stream& stream) = 0;
 
+  // x = 0.
+  virtual void Clear(Tensor x, Stream& stream) = 0;
+
+  // y = x.
+  virtual void Copy(ConstTensor x, Tensor y, Stream& stream) = 0;
+
   // dx of y = RmsNorm(x) * weight, = or += with `accumulate`. dweight [cols] +=
   // if not null. dx may be dy.
   virtual void RmsNormBackward(ConstTensor x, const float* weight, float eps,

@@ -80,12 +80,13 @@ bool IsLoopback(const std::string& host) {
 
 }  // namespace
 
-std::vector<std::string> DeviceNames() {
-  std::vector<std::string> names = {"auto", "cpu", "cuda"};
-#if defined(LORIKEET_CUDA_ON_HOST)
-  names.push_back("cuda-on-host");  // the emulated device, in test builds
-#endif
-  return names;
+DeviceOptions ServerOptions::Device() const {
+  return {.device = device,
+          .int8_weights = dtype == "int8",
+          .compute_dtype = ParseDType(compute_dtype).value_or(DType::kF32),
+          .cuda = {.batch_invariant = batch_invariant,
+                   .memory_bytes = device_memory_bytes,
+                   .graphs = cuda_graphs}};
 }
 
 void AddModelFlags(CLI::App& app, ServerOptions* o) {
@@ -218,6 +219,9 @@ void AddServeFlags(CLI::App& app, ServerOptions* o) {
                  "take all of it; 0 = no jobs")
       ->check(CLI::Range(0.0, 0.9))
       ->capture_default_str();
+  AddBytes(app, "--train-device-bytes", &o->train_device_bytes,
+           "On CUDA with --train-share: memory that is left for jobs; default: "
+           "3/2 of the weights");
   app.add_option("--training-root", o->training_roots,
                  "Directory whose files may be named as data of a training job "
                  "(repeatable)")

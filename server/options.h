@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kernels/device/open_device.h"
 
 namespace CLI {
 class App;
@@ -65,16 +66,17 @@ struct ServerOptions {
   bool insecure = false;  // allow a host beyond loopback
   // Training jobs: of the engine thread's time while it serves; 0 = no jobs.
   double train_share = 0;
+  int64_t train_device_bytes = 0;  // of a device; 0 = 3/2 of the weights
   std::vector<std::string> training_roots;
   std::vector<std::string> adapter_roots;
   std::vector<std::string> lora_modules;  // name=path
   double shutdown_timeout_seconds = 30;
   double slow_reader_timeout_seconds = 30;
   double verify_base_interval_seconds = 600;  // 0 = only when asked
-};
 
-// The values of --device.
-std::vector<std::string> DeviceNames();
+  // What OpenDevice wants to know.
+  DeviceOptions Device() const;
+};
 
 // Adds the flags of the first group to a subcommand, bound to `options`.
 void AddModelFlags(CLI::App& app, ServerOptions* options);

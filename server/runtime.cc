@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,8 +13,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "kernels/cpu/cpu_ops.h"
-#include "kernels/cuda_plugin.h"
+#include "kernels/device/open_device.h"
 
 namespace lorikeet {
 namespace {
@@ -31,57 +29,6 @@ int64_t FreeMemoryBytes() {
   const int64_t pages = sysconf(_SC_AVPHYS_PAGES);
   const int64_t page_size = sysconf(_SC_PAGESIZE);
   return pages > 0 && page_size > 0 ? pages * page_size : 0;
-}
-
-// LORIKEET_SIMD chooses the instruction set, for tests and comparisons.
-absl::StatusOr<std::unique_ptr<Ops>> CpuOpsOf(const ServerOptions& options,
-                                              ThreadPool& pool) {
-  CpuOptions cpu;
-  const char* simd = std::getenv("LORIKEET_SIMD");
-  if (simd != nullptr) cpu.target = simd;
-  cpu.compute_dtype = ParseDType(options.compute_dtype).value_or(DType::kF32);
-  auto ops = CreateCpuOps(pool, cpu);
-  if (absl::IsInvalidArgument(ops.status())) {
-    return Annotate(ops.status(), "LORIKEET_SIMD");
-  }
-  return ops;
-}
-
-// The emulated device of the tests, in one of its builds.
-std::string CudaOnHostPath() {
-  const char* const build = std::getenv("LORIKEET_CUDA_ON_HOST_BUILD");
-  return BesideProgram(absl::StrCat("liblorikeet_cuda_on_host_",
-                                    build == nullptr ? "checked" : build,
-                                    ".so"));
-}
-
-absl::StatusOr<std::unique_ptr<Ops>> CudaOpsOf(const ServerOptions& options) {
-  if (options.dtype == "int8") {
-    return absl::InvalidArgumentError(
-        "--dtype int8: the CUDA backend has bf16 weights only, use --dtype "
-        "bf16 or --device cpu");
-  }
-  const CudaOptions cuda{.batch_invariant = options.batch_invariant,
-                         .memory_bytes = options.device_memory_bytes,
-                         .graphs = options.cuda_graphs};
-  if (options.device == "cuda-on-host") {
-    return LoadCudaOps(CudaOnHostPath(), cuda);
-  }
-  RETURN_IF_ERROR(CheckCudaDriver());
-  return LoadCudaOps(BesideProgram(kCudaPluginFile), cuda);
-}
-
-absl::StatusOr<std::unique_ptr<Ops>> NewOps(const ServerOptions& options,
-                                            ThreadPool& pool) {
-  if (options.device == "cpu") return CpuOpsOf(options, pool);
-  absl::StatusOr<std::unique_ptr<Ops>> ops = CudaOpsOf(options);
-  if (ops.ok()) return ops;
-  if (options.device != "auto") {
-    return Annotate(ops.status(), absl::StrCat("--device ", options.device));
-  }
-  Log(LogLevel::kInfo, "no CUDA, using the CPU",
-      {{"why", std::string(ops.status().message())}});
-  return CpuOpsOf(options, pool);
 }
 
 // Of the bf16 dot products only bf16 weights have any use.
@@ -115,7 +62,7 @@ absl::Status LoadModel(const ServerOptions& options, Runtime* r) {
   }
   SetHugePages(options.huge_pages);
   r->pool = std::make_unique<ThreadPool>(threads, options.pin_threads);
-  ASSIGN_OR_RETURN(r->ops, NewOps(options, *r->pool));
+  ASSIGN_OR_RETURN(r->ops, OpenDevice(options.Device(), *r->pool));
   r->device_bytes = r->ops->free_bytes();
   const absl::Duration start = r->clock.Now();
   ModelOptions model_options;
@@ -177,54 +124,76 @@ int MaxMerged(const ServerOptions& options, const Ops& ops) {
   return ops.is_on_host() || options.merge != "never" ? 1 : 0;
 }
 
-// What a device's memory is for, beside the weights that are there.
+// What a device's memory is for.
 struct DevicePlan {
-  int64_t adapters = 0, merged = 0, steps = 0, kv = 0;
+  int64_t all = 0;
+  int64_t weights = 0, adapters = 0, merged = 0, training = 0, kv = 0;
+  int64_t steps = 0;  // activations, and what is left
+
+  std::string ToString() const {
+    return absl::StrCat("weights ", weights, ", adapters ", adapters,
+                        " (--adapter-device-bytes), merged adapters ", merged,
+                        " (--max-merged), training jobs ", training,
+                        " (--train-device-bytes)");
+  }
 };
 
-// The KV cache gets what the others leave.
-DevicePlan PlanDevice(const ServerOptions& options, const Runtime& r) {
+// What jobs of the server need beside the base: tapes of 5/8 of its size, and
+// their inputs, logits and optimizer.
+int64_t TrainingBytes(const ServerOptions& options, const Model& model) {
+  if (options.train_share == 0) return 0;
+  return options.train_device_bytes > 0 ? options.train_device_bytes
+                                        : model.weight_bytes() * 3 / 2;
+}
+
+// The KV cache gets what the others leave, or what it was given.
+absl::StatusOr<DevicePlan> PlanDevice(const ServerOptions& options,
+                                      const Runtime& r) {
   DevicePlan plan;
+  plan.all = r.device_bytes;
+  plan.weights = r.device_bytes - r.ops->free_bytes();
   plan.adapters = options.adapter_device_bytes;
   plan.merged = MaxMerged(options, *r.ops) *
                 MaxMergedBytes(BaseWeights(*r.model, *r.ops));
-  const int64_t left = r.ops->free_bytes() - plan.adapters - plan.merged;
-  plan.steps = std::max<int64_t>(left, 0) / kStepShareOfDevice;
-  plan.kv = left - plan.steps;
-  return plan;
+  plan.training = TrainingBytes(options, *r.model);
+  const int64_t left =
+      plan.all - plan.weights - plan.adapters - plan.merged - plan.training;
+  plan.kv = options.kv_cache_bytes > 0
+                ? options.kv_cache_bytes
+                : left - std::max<int64_t>(left, 0) / kStepShareOfDevice;
+  plan.steps = left - plan.kv;
+  if (options.kv_cache_bytes > 0 || plan.kv >= kMinKvBytes) return plan;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the device's memory, ", plan.all,
+      " bytes, is too small: ", plan.ToString(), " and steps ", plan.steps,
+      " leave ", plan.kv, " for the KV cache, which needs ", kMinKvBytes,
+      " or a given --kv-cache-bytes"));
+}
+
+void LogDevicePlan(const DevicePlan& plan) {
+  const auto bytes = [](int64_t n) {
+    return HumanBytes(static_cast<uint64_t>(std::max<int64_t>(n, 0)));
+  };
+  Log(LogLevel::kInfo, "device memory",
+      {{"all", bytes(plan.all)},
+       {"weights", bytes(plan.weights)},
+       {"kv_cache", bytes(plan.kv)},
+       {"adapters", bytes(plan.adapters)},
+       {"merged", bytes(plan.merged)},
+       {"training", bytes(plan.training)},
+       {"steps", bytes(plan.steps)}});
 }
 
 // The host's memory is shared with other processes; a device is ours.
 absl::StatusOr<int64_t> KvBytes(const ServerOptions& options,
                                 const Runtime& r) {
-  if (options.kv_cache_bytes > 0) return options.kv_cache_bytes;
-  if (r.ops->is_on_host()) {
-    return std::max(kMinKvBytes, FreeMemoryBytes() / kKvShareOfFreeMemory);
+  if (!r.ops->is_on_host()) {
+    ASSIGN_OR_RETURN(const DevicePlan plan, PlanDevice(options, r));
+    LogDevicePlan(plan);
+    return plan.kv;
   }
-  const DevicePlan plan = PlanDevice(options, r);
-  if (plan.kv >= kMinKvBytes) return plan.kv;
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "the device's memory, ", r.device_bytes, " bytes, is too small: weights ",
-      r.device_bytes - r.ops->free_bytes(), ", adapters ", plan.adapters,
-      " (--adapter-device-bytes), merged adapters ", plan.merged,
-      " (--max-merged) and steps ", plan.steps, " leave ", plan.kv,
-      " for the KV cache, which needs ", kMinKvBytes,
-      " or a given --kv-cache-bytes"));
-}
-
-void LogDevicePlan(const ServerOptions& options, const Runtime& r,
-                   int64_t weights) {
-  const auto bytes = [](int64_t n) {
-    return HumanBytes(static_cast<uint64_t>(std::max<int64_t>(n, 0)));
-  };
-  const DevicePlan plan = PlanDevice(options, r);
-  Log(LogLevel::kInfo, "device memory",
-      {{"all", bytes(r.device_bytes)},
-       {"weights", bytes(weights)},
-       {"kv_cache", bytes(r.engine->options().kv_cache_bytes)},
-       {"adapters", bytes(plan.adapters)},
-       {"merged", bytes(plan.merged)},
-       {"steps", bytes(plan.steps + plan.kv)}});
+  if (options.kv_cache_bytes > 0) return options.kv_cache_bytes;
+  return std::max(kMinKvBytes, FreeMemoryBytes() / kKvShareOfFreeMemory);
 }
 
 // The engine resolves and checks the rest; only the machine is unknown to it.
@@ -287,13 +256,11 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Create(
   ASSIGN_OR_RETURN(r->adapters,
                    AdapterStore::Open(r->fs, r->clock, *r->model, *r->ops,
                                       StoreOptions(options)));
-  const int64_t weights = r->device_bytes - r->ops->free_bytes();
   ASSIGN_OR_RETURN(const int64_t kv_bytes, KvBytes(options, *r));
   ASSIGN_OR_RETURN(
       r->engine,
       Engine::Create(*r->model, r->tokenizer.get(), *r->ops, *r->adapters,
                      r->clock, EngineOptionsOf(options, *r, kv_bytes)));
-  if (!r->ops->is_on_host()) LogDevicePlan(options, *r, weights);
   LogModelLength(options, *r);
   return r;
 }

@@ -8,7 +8,7 @@
 #include "base/reason.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "kernels/cpu/train/train_ops.h"
+#include "kernels/device/open_device.h"
 #include "server/model_info.h"
 
 namespace lorikeet {
@@ -87,13 +87,12 @@ absl::Status Server::StartTraining() {
     why_not = WithReason(absl::FailedPreconditionError(
                              "the server does not train: --train-share is 0"),
                          "TRAINING_OFF");
-  } else if (!runtime_->ops->is_on_host()) {
-    why_not = WithReason(
-        absl::UnimplementedError(absl::StrCat("device ", runtime_->ops->Name(),
-                                              " has no operators of training")),
-        "TRAINING_UNSUPPORTED");
   } else {
-    ASSIGN_OR_RETURN(train_ops_, CreateCpuTrainOps(*runtime_->pool));
+    // Jobs give the bytes of `lorikeet train`, however the server computes.
+    DeviceOptions device = options_.Device();
+    device.compute_dtype = DType::kF32;
+    ASSIGN_OR_RETURN(train_ops_,
+                     OpenTrainOps(device, *runtime_->ops, *runtime_->pool));
     const TrainingSubject subject{runtime_->fs, *runtime_->model,
                                   runtime_->tokenizer.get(), *runtime_->ops,
                                   *train_ops_};

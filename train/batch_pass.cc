@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/status.h"
 
 namespace lorikeet {
 namespace {
@@ -23,31 +24,50 @@ int64_t DefaultTapeBytes(const Model& base) {
 }
 
 BatchPass::BatchPass(const TrainModel& model, TrainOps& train, Ops& ops,
-                     const BatchPassOptions& options)
+                     Stream& stream, const BatchPassOptions& options)
     : model_(model),
       train_(train),
       ops_(ops),
       num_layers_(model.config().num_layers),
-      tile_rows_(options.loss_rows > 0 ? options.loss_rows
-                                       : TileRows(model.config())),
+      tile_rows_(std::min(options.max_tokens, options.loss_rows > 0
+                                                  ? options.loss_rows
+                                                  : TileRows(model.config()))),
+      stream_(stream),
       rope_(model.config()),
-      layer_pass_(model, train, ops, options.max_tokens),
-      inputs_(static_cast<size_t>(num_layers_)) {
-  const int64_t each = LayerTape::SizeBytes(model, options.max_tokens);
+      layer_pass_(model, train, ops),
+      status_(Reserve(options)) {}
+
+absl::Status BatchPass::Reserve(const BatchPassOptions& options) {
+  const ModelConfig& config = model_.config();
+  const int64_t rows = options.max_tokens;
+  const int64_t hidden = config.hidden_size;
+  const int64_t each = LayerTape::SizeBytes(model_, rows);
   kept_layers_ = std::min(num_layers_, options.tape_bytes / each);
   kept_.resize(static_cast<size_t>(kept_layers_));
-  // Memory that grows batch by batch would leave holes behind.
-  const int64_t hidden = model.config().hidden_size;
-  for (int64_t i = model.first_trained_layer(); i < num_layers_; ++i) {
-    inputs_[static_cast<size_t>(i)].Resize(options.max_tokens, hidden);
+  for (LayerTape& tape : kept_) {
+    RETURN_IF_ERROR(tape.Reserve(ops_, model_, rows));
   }
+  RETURN_IF_ERROR(spare_.Reserve(ops_, model_, rows));
+  inputs_.resize(static_cast<size_t>(num_layers_));
+  for (int64_t i = model_.first_trained_layer(); i < num_layers_; ++i) {
+    RETURN_IF_ERROR(
+        inputs_[static_cast<size_t>(i)].Reserve(ops_, rows, hidden));
+  }
+  for (OwnedMatrix* matrix : {&cos_, &sin_, &minus_sin_}) {
+    RETURN_IF_ERROR(matrix->Reserve(ops_, rows, config.head_dim / 2));
+  }
+  for (OwnedMatrix* matrix :
+       {&residual_, &last_, &normed_, &normed_gradient_, &gradient_}) {
+    RETURN_IF_ERROR(matrix->Reserve(ops_, rows, hidden));
+  }
+  RETURN_IF_ERROR(logits_.Reserve(ops_, tile_rows_, config.vocab_size));
+  return layer_pass_.Reserve(rows, options.drops);
 }
 
 void BatchPass::Begin(const TrainBatch& batch, float loss_scale,
                       const DropoutSource& dropout) {
-  CHECK(stage_ == Stage::kDone);
+  CHECK(stage_ == Stage::kDone && status_.ok());
   loss_scale_ = loss_scale;
-  loss_sum_ = 0;
   tokens_.clear();
   sequences_.clear();
   target_rows_.clear();
@@ -80,6 +100,12 @@ int64_t BatchPass::SlicesOf(int64_t targets) const {
     slices += BackwardPartsOf(i);
   }
   return slices;
+}
+
+double BatchPass::loss_sum() const {
+  double sum = 0;
+  for (const TokenLoss& loss : losses_) sum += loss.loss;
+  return sum;
 }
 
 int64_t BatchPass::num_exact() const {
@@ -147,9 +173,17 @@ void BatchPass::Embed() {
   rows_.cos = cos_.Resize(n, half);
   rows_.sin = sin_.Resize(n, half);
   rows_.minus_sin = minus_sin_.Resize(n, half);
-  rope_.Fill(sequences_, rows_.cos.f32(0), rows_.sin.f32(0));
-  std::transform(rows_.sin.f32(0), rows_.sin.f32(0) + n * half,
-                 rows_.minus_sin.f32(0), [](float s) { return -s; });
+  const size_t count = static_cast<size_t>(n * half);
+  angles_.resize(3 * count);
+  float* const cos = angles_.data();
+  float* const sin = cos + count;
+  float* const minus_sin = sin + count;
+  rope_.Fill(sequences_, cos, sin);
+  std::transform(sin, sin + count, minus_sin, [](float s) { return -s; });
+  const int64_t bytes = static_cast<int64_t>(count * sizeof(float));
+  ops_.CopyIn(cos, rows_.cos.data, bytes, stream_);
+  ops_.CopyIn(sin, rows_.sin.data, bytes, stream_);
+  ops_.CopyIn(minus_sin, rows_.minus_sin.data, bytes, stream_);
   const Tensor x = Input(0);
   const TrainMatrix& table = model_.embedding();
   if (table.packed != nullptr) {
@@ -196,7 +230,6 @@ void BatchPass::LossTile() {
   train_.CrossEntropy(logits, std::span(targets_).subspan(begin, count),
                       loss_scale_, std::span(losses_).subspan(begin, count),
                       stream_);
-  for (size_t i = begin; i < begin + count; ++i) loss_sum_ += losses_[i].loss;
 }
 
 void BatchPass::LossTileBackward() {
@@ -220,11 +253,9 @@ void BatchPass::FinishLoss() {
                          model_.final_norm().gradient, stream_);
   const Tensor gradient = gradient_.Resize(static_cast<int64_t>(tokens_.size()),
                                            model_.config().hidden_size);
-  std::fill_n(gradient.f32(0), gradient.rows * gradient.cols, 0.0f);
-  for (size_t i = 0; i < target_rows_.size(); ++i) {
-    std::copy_n(dx.f32(static_cast<int64_t>(i)), dx.cols,
-                gradient.f32(target_rows_[i]));
-  }
+  train_.Clear(gradient, stream_);
+  // No row predicts two targets: what is added is what is there.
+  train_.EmbedBackward(target_rows_, dx, gradient, stream_);
 }
 
 int BatchPass::BackwardPartsOf(int64_t layer) const {

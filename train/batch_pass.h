@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/ops.h"
 #include "kernels/train_ops.h"
 #include "model/rope.h"
@@ -30,6 +31,7 @@ struct BatchPassOptions {
   int64_t max_tokens = 512;  // of a batch
   int64_t tape_bytes = 0;    // for what may also be computed again
   int64_t loss_rows = 0;     // whose logits exist at once; 0: some hundred
+  bool drops = false;        // dropout may be asked for
 };
 
 // A tape with which training takes somewhat more than twice the memory of the
@@ -38,9 +40,12 @@ int64_t DefaultTapeBytes(const Model& base);
 
 class BatchPass {
  public:
-  // All outlive this.
-  BatchPass(const TrainModel& model, TrainOps& train, Ops& ops,
+  // All outlive this. Takes all memory that it will ever need.
+  BatchPass(const TrainModel& model, TrainOps& train, Ops& ops, Stream& stream,
             const BatchPassOptions& options);
+  // RESOURCE_EXHAUSTED naming the bytes, if there was no such memory: nothing
+  // may be begun then.
+  const absl::Status& status() const { return status_; }
 
   // Begins a batch, of which the gradient of loss_scale * (sum of the targets'
   // losses) will be added to the parameters'. loss_scale 0: only the losses are
@@ -48,14 +53,15 @@ class BatchPass {
   // REQUIRES: 1 to max_tokens tokens, all in the vocabulary.
   void Begin(const TrainBatch& batch, float loss_scale,
              const DropoutSource& dropout);
-  // Does the next slice. Returns true when the pass is done.
+  // Enqueues the next slice. Returns true when the pass is done. The caller
+  // waits for the stream before the next one.
   bool RunSlice();
   bool is_under_way() const { return stage_ != Stage::kDone; }
   // Slices of a pass with `targets` targets, for progress.
   int64_t SlicesOf(int64_t targets) const;
 
   // Of the batch that is done: sum over targets, in nats.
-  double loss_sum() const { return loss_sum_; }
+  double loss_sum() const;
   int64_t num_targets() const {
     return static_cast<int64_t>(target_rows_.size());
   }
@@ -76,6 +82,7 @@ class BatchPass {
     const int64_t kept = layer - (num_layers_ - kept_layers_);
     return kept >= 0 ? kept_[static_cast<size_t>(kept)] : spare_;
   }
+  absl::Status Reserve(const BatchPassOptions& options);
   void Embed();
   void ForwardLayer(int64_t layer, int part);
   void PrepareLoss();
@@ -95,7 +102,7 @@ class BatchPass {
   const int64_t num_layers_;
   const int64_t tile_rows_;  // of logits
   int64_t kept_layers_ = 0;
-  HostStream stream_;
+  Stream& stream_;
   RopeTable rope_;
   LayerPass layer_pass_;
 
@@ -111,7 +118,7 @@ class BatchPass {
   std::vector<size_t> target_owner_;  // index of the sequence
   std::vector<TokenLoss> losses_;
   LayerRows rows_;
-  double loss_sum_ = 0;
+  std::vector<float> angles_;  // on their way to the device
 
   OwnedMatrix cos_, sin_, minus_sin_;
   std::vector<OwnedMatrix> inputs_;  // of layers, [rows, hidden]
@@ -121,6 +128,7 @@ class BatchPass {
   OwnedMatrix last_, normed_, normed_gradient_;  // [targets, hidden]
   OwnedMatrix logits_;                           // [tile, vocab]
   OwnedMatrix gradient_;                         // [rows, hidden]
+  const absl::Status status_;  // last: making it takes memory for the others
 };
 
 }  // namespace lorikeet

@@ -34,9 +34,9 @@ struct Part {
 };
 
 std::vector<Part> PartsOf(const ParameterSet& parameters) {
-  return {{"values", parameters.values()},
-          {"first_moments", parameters.first_moments()},
-          {"second_moments", parameters.second_moments()}};
+  return {{"values", parameters.host_values()},
+          {"first_moments", parameters.host_first_moments()},
+          {"second_moments", parameters.host_second_moments()}};
 }
 
 }  // namespace

@@ -11,6 +11,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+
+#include "base/status.h"
 
 namespace lorikeet {
 namespace {
@@ -19,16 +22,6 @@ namespace {
 Tensor ByHead(Tensor t, int64_t head_dim) {
   return Tensor::F32(t.f32(0), t.rows * t.cols / head_dim, head_dim);
 }
-
-void Copy(ConstTensor from, Tensor to) {
-  for (int64_t i = 0; i < from.rows; ++i) {
-    std::copy_n(from.f32(i), from.cols, to.f32(i));
-  }
-}
-
-}  // namespace
-
-namespace {
 
 // Calls fn(tensor of the tape, columns) for each that a layer has.
 template <typename Fn>
@@ -67,15 +60,14 @@ int64_t RowFloats(const ModelConfig& config, const TrainLayer& layer) {
 
 }  // namespace
 
+absl::Status LayerTape::Reserve(Ops& ops, const TrainModel& model,
+                                int64_t rows) {
+  return memory_.Reserve(ops, 1, SizeBytes(model, rows) / 4);
+}
+
 void LayerTape::Resize(const ModelConfig& config, const TrainLayer& layer,
-                       int64_t rows, int64_t max_rows) {
-  const int64_t bytes =
-      max_rows * RowFloats(config, layer) * static_cast<int64_t>(sizeof(float));
-  if (bytes > memory_.size_bytes()) {
-    memory_ = Buffer();  // give back before taking more
-    memory_ = Buffer(bytes);
-  }
-  float* next = memory_.as<float>();
+                       int64_t rows) {
+  float* next = memory_.Resize(1, rows * RowFloats(config, layer)).f32(0);
   for (LinearTape& linear : linears) linear = LinearTape();
   ForEachTensor(config, layer, *this, [&](Tensor& tensor, int64_t cols) {
     tensor = Tensor::F32(next, rows, cols);
@@ -91,13 +83,29 @@ int64_t LayerTape::SizeBytes(const TrainModel& model, int64_t rows) {
   return rows * largest * static_cast<int64_t>(sizeof(float));
 }
 
-LayerPass::LayerPass(const TrainModel& model, TrainOps& train, Ops& ops,
-                     int64_t max_rows)
-    : config_(model.config()),
-      max_rows_(max_rows),
+LayerPass::LayerPass(const TrainModel& model, TrainOps& train, Ops& ops)
+    : model_(model),
+      config_(model.config()),
       train_(train),
       ops_(ops),
       linear_(train, ops) {}
+
+absl::Status LayerPass::Reserve(int64_t rows, bool drops) {
+  RETURN_IF_ERROR(linear_.Reserve(model_, rows, drops));
+  const auto reserve = [&](int64_t cols,
+                           std::initializer_list<OwnedMatrix*> of) {
+    for (OwnedMatrix* matrix : of) {
+      RETURN_IF_ERROR(matrix->Reserve(ops_, rows, cols));
+    }
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(reserve(config_.hidden_size,
+                          {&normed_, &normed_gradient_, &output_gradient_}));
+  RETURN_IF_ERROR(reserve(config_.intermediate_size,
+                          {&mlp_, &gate_gradient_, &up_gradient_}));
+  RETURN_IF_ERROR(reserve(config_.q_dim(), {&attention_gradient_, &dq_}));
+  return reserve(config_.kv_dim(), {&dk_, &dv_});
+}
 
 void LayerPass::RmsNorm(ConstTensor x, const TrainNorm& norm, Tensor y,
                         Stream& stream) {
@@ -136,8 +144,8 @@ void LayerPass::ForwardAttention(const TrainLayer& layer, const LayerRows& rows,
   linear(Projection::kV, tape.v);
   const int64_t d = config_.head_dim;
   if (layer.q_norm.weight != nullptr) {
-    Copy(q, tape.q_raw);
-    Copy(k, tape.k_raw);
+    train_.Copy(q, tape.q_raw, stream);
+    train_.Copy(k, tape.k_raw, stream);
     RmsNorm(ByHead(q, d), layer.q_norm, ByHead(q, d), stream);
     RmsNorm(ByHead(k, d), layer.k_norm, ByHead(k, d), stream);
   }
@@ -192,7 +200,7 @@ void LayerPass::Forward(int part, const TrainLayer& layer,
                         Stream& stream) {
   switch (part) {
     case 0:
-      tape.Resize(config_, layer, residual.rows, max_rows_);
+      tape.Resize(config_, layer, residual.rows);
       return ForwardAttention(layer, rows, residual, is_trained, tape, stream);
     case 1:
       return ForwardGateUp(layer, rows, residual, is_trained, tape, stream);
@@ -209,7 +217,7 @@ void LayerPass::BackwardDown(const TrainLayer& layer, const LayerRows& rows,
   ops_.SiluMul(tape.gate, tape.up, mlp, stream);
   // The backward pass of a linear may change its dy.
   const Tensor dy = output_gradient_.Resize(n, config_.hidden_size);
-  Copy(gradient, dy);
+  train_.Copy(gradient, dy, stream);
   const Tensor dup = up_gradient_.Resize(n, config_.intermediate_size);
   linear_.Backward(layer[Projection::kDown], mlp, rows.dropout,
                    tape.linears[static_cast<size_t>(Projection::kDown)], dy,
@@ -241,7 +249,7 @@ void LayerPass::BackwardAttention(const TrainLayer& layer,
   const int64_t n = gradient.rows;
   const int64_t d = config_.head_dim;
   const Tensor dy = output_gradient_.Resize(n, config_.hidden_size);
-  Copy(gradient, dy);
+  train_.Copy(gradient, dy, stream);
   const Tensor dattention = attention_gradient_.Resize(n, config_.q_dim());
   linear_.Backward(layer[Projection::kO], tape.attention, rows.dropout,
                    tape.linears[static_cast<size_t>(Projection::kO)], dy,

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "train/linear_pass.h"
 #include "train/owned_matrix.h"
 #include "train/train_model.h"
@@ -29,14 +30,16 @@ struct LayerTape {
   Tensor gate, up;
   LinearTape linears[kNumProjections];
 
-  // Lays the views out for `rows` <= max_rows rows of a layer.
-  void Resize(const ModelConfig& config, const TrainLayer& layer, int64_t rows,
-              int64_t max_rows);
+  // Takes the memory for any layer with at most so many rows.
+  // Errors: RESOURCE_EXHAUSTED.
+  absl::Status Reserve(Ops& ops, const TrainModel& model, int64_t rows);
+  // Lays the views out for rows of a layer.
+  void Resize(const ModelConfig& config, const TrainLayer& layer, int64_t rows);
   // Of the largest layer's tape for `rows` rows.
   static int64_t SizeBytes(const TrainModel& model, int64_t rows);
 
  private:
-  Buffer memory_;
+  OwnedMatrix memory_;
 };
 
 // The rows of a batch, for all layers.
@@ -48,9 +51,12 @@ struct LayerRows {
 
 class LayerPass {
  public:
-  // All outlive this. `max_rows`: of a batch.
-  LayerPass(const TrainModel& model, TrainOps& train, Ops& ops,
-            int64_t max_rows);
+  // All outlive this.
+  LayerPass(const TrainModel& model, TrainOps& train, Ops& ops);
+
+  // Takes the memory for batches of `rows` rows; `drops`: with dropout.
+  // Errors: RESOURCE_EXHAUSTED.
+  absl::Status Reserve(int64_t rows, bool drops);
 
   // Both directions are done in parts, in order, each a fraction of the work:
   // so many, of about the same length.
@@ -95,8 +101,8 @@ class LayerPass {
                    ConstTensor residual, const LayerTape& tape, Tensor gradient,
                    bool wants_input, Stream& stream);
 
+  const TrainModel& model_;
   const ModelConfig& config_;
-  const int64_t max_rows_;
   TrainOps& train_;
   Ops& ops_;
   LinearPass linear_;

@@ -15,6 +15,26 @@ DropoutKey KeyOf(const TrainLinear& linear, const DropoutSource& dropout) {
 
 }  // namespace
 
+absl::Status LinearPass::Reserve(const TrainModel& model, int64_t rows,
+                                 bool drops) {
+  int64_t rank = 0, in = 0, dora_out = 0;
+  for (const TrainLayer& layer : model.layers()) {
+    for (const TrainLinear& linear : layer.linears) {
+      if (linear.lora == nullptr) continue;
+      rank = std::max(rank, linear.lora->rank());
+      in = std::max(in, linear.weight.in_dim());
+      if (!linear.lora->is_dora()) continue;
+      dora_out = std::max(dora_out, linear.weight.out_dim());
+    }
+  }
+  RETURN_IF_ERROR(shrunk_.Reserve(ops_, rows, rank));
+  RETURN_IF_ERROR(expanded_.Reserve(ops_, rows, rank));
+  RETURN_IF_ERROR(sums_.Reserve(ops_, 1, dora_out));
+  if (!drops) return absl::OkStatus();
+  RETURN_IF_ERROR(dropped_.Reserve(ops_, rows, in));
+  return through_.Reserve(ops_, rows, in);
+}
+
 ConstTensor LinearPass::Dropped(const TrainLinear& linear, ConstTensor x,
                                 const DropoutSource& dropout, Stream& stream) {
   if (dropout.rate == 0) return x;
@@ -41,12 +61,8 @@ void LinearPass::Forward(const TrainLinear& linear, ConstTensor x,
   train_.Product(ProductForm::kNT, lora->scaling, shrunk, lora->b, true, y,
                  stream);
   if (!is_dora) return;
-  if (tape != nullptr) {
-    for (int64_t i = 0; i < y.rows; ++i) {
-      std::copy_n(y.f32(i), y.cols, tape->product.f32(i));
-    }
-  }
-  ops_.ScaleColumns(lora->gain.data(), linear.bias, y, stream);
+  if (tape != nullptr) train_.Copy(y, tape->product, stream);
+  ops_.ScaleColumns(lora->gain.view().f32(0), linear.bias, y, stream);
 }
 
 void LinearPass::Backward(const TrainLinear& linear, ConstTensor x,
@@ -62,14 +78,12 @@ void LinearPass::Backward(const TrainLinear& linear, ConstTensor x,
   }
   const TrainLora* lora = linear.lora.get();
   if (lora != nullptr && lora->is_dora()) {
-    const Tensor sums = gradient_.Resize(1, dy.cols);
-    std::fill_n(sums.f32(0), dy.cols, 0.0f);
+    const Tensor sums = sums_.Resize(1, dy.cols);
+    train_.Clear(sums, stream);
     train_.AddColumnDots(dy, tape.product, sums.f32(0), stream);
-    for (int64_t j = 0; j < dy.cols; ++j) {
-      lora->magnitude_gradient.f32(0)[j] +=
-          sums.f32(0)[j] * lora->inverse_norm[static_cast<size_t>(j)];
-    }
-    ops_.ScaleColumns(lora->gain.data(), nullptr, dy, stream);
+    ops_.ScaleColumns(lora->inverse_norm.view().f32(0), nullptr, sums, stream);
+    ops_.ResidualAdd(sums, lora->magnitude_gradient, stream);
+    ops_.ScaleColumns(lora->gain.view().f32(0), nullptr, dy, stream);
   }
   if (dx.data != nullptr) {
     train_.LinearBackward(dy, linear.weight, accumulate, dx, stream);
@@ -88,7 +102,7 @@ void LinearPass::Backward(const TrainLinear& linear, ConstTensor x,
     train_.Product(ProductForm::kNN, 1, expanded, lora->a, true, dx, stream);
     return;
   }
-  const Tensor through = gradient_.Resize(dx.rows, dx.cols);
+  const Tensor through = through_.Resize(dx.rows, dx.cols);
   train_.Product(ProductForm::kNN, 1, expanded, lora->a, false, through,
                  stream);
   train_.Dropout(through, KeyOf(linear, dropout), true, dx, stream);

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "kernels/train_ops.h"
 #include "train/owned_matrix.h"
 #include "train/train_model.h"
@@ -31,6 +32,10 @@ class LinearPass {
   // Both outlive this.
   LinearPass(TrainOps& train, Ops& ops) : train_(train), ops_(ops) {}
 
+  // Takes the memory for batches of `rows` rows; `drops`: with dropout.
+  // Errors: RESOURCE_EXHAUSTED.
+  absl::Status Reserve(const TrainModel& model, int64_t rows, bool drops);
+
   // y = linear(x), and fills what `tape` points to. `tape` may be null where no
   // backward pass follows. y without data: only the tape is wanted; not with
   // DoRA.
@@ -51,7 +56,9 @@ class LinearPass {
 
   TrainOps& train_;
   Ops& ops_;
-  OwnedMatrix shrunk_, expanded_, dropped_, gradient_;
+  OwnedMatrix shrunk_, expanded_;  // [rows, rank]
+  OwnedMatrix dropped_, through_;  // [rows, in]
+  OwnedMatrix sums_;               // [1, out]
 };
 
 }  // namespace lorikeet

@@ -34,7 +34,7 @@ absl::Status WriteTensors(FileSystem& fs, const std::string& path,
   ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
                    SafetensorsWriter::Create(fs, path, tensors));
   for (const size_t i : order) {
-    const Tensor value = parameters.value(i);
+    const Tensor value = parameters.host_value(i);
     RETURN_IF_ERROR(writer->Append(
         {static_cast<const char*>(value.data),
          static_cast<size_t>(value.rows * value.cols) * sizeof(float)}));

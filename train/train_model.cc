@@ -16,10 +16,6 @@
 namespace lorikeet {
 namespace {
 
-const float* DataOrNull(const std::vector<float>& v) {
-  return v.empty() ? nullptr : v.data();
-}
-
 // What only reading an adapter can do, and training cannot.
 absl::Status CheckTrainable(const PeftConfig& peft,
                             const TargetModules& targets) {
@@ -62,13 +58,16 @@ std::vector<ParameterShape> LoraShapes(const PeftConfig& peft,
 }
 
 // Norms of the rows of W; B is zero.
-void FillMagnitude(const TrainMatrix& weight, const TrainLora& lora,
-                   TrainOps& ops, Stream& stream) {
+absl::Status FillMagnitude(const TrainMatrix& weight, const TrainLora& lora,
+                           Tensor host_magnitude, TrainOps& train,
+                           Stream& stream) {
   std::vector<double> squares(static_cast<size_t>(weight.out_dim()));
-  ops.MergedRowSquares(weight, lora.a, lora.b, lora.scaling, squares, stream);
+  train.MergedRowSquares(weight, lora.a, lora.b, lora.scaling, squares, stream);
+  RETURN_IF_ERROR(stream.Sync());
   for (size_t j = 0; j < squares.size(); ++j) {
-    lora.magnitude.f32(0)[j] = static_cast<float>(std::sqrt(squares[j]));
+    host_magnitude.f32(0)[j] = static_cast<float>(std::sqrt(squares[j]));
   }
+  return absl::OkStatus();
 }
 
 void FillGaussian(Tensor a, double stddev, Rng& rng) {
@@ -113,52 +112,64 @@ void CopyParameter(const Model& base, const Ops& ops,
 
 }  // namespace
 
-void TrainModel::ReadFrozen() {
+absl::Status TrainModel::ReadFrozen(Ops& ops) {
+  ASSIGN_OR_RETURN(frozen_, ResidentVectors::Create(base_, ops));
   embedding_ = {&base_.embedding(), {}};
   lm_head_ = {&base_.lm_head(), {}};
-  final_norm_.weight = base_.final_norm().data();
+  final_norm_.weight = frozen_.final_norm();
   for (int64_t i = 0; i < config().num_layers; ++i) {
     const LayerWeights& from = base_.layer(i);
+    const ResidentVectors::Layer& vectors = frozen_.layer(i);
     TrainLayer layer;
     for (size_t p = 0; p < kNumProjections; ++p) {
       TrainLinear& linear = layer.linears[p];
       linear.id = {static_cast<int32_t>(i), static_cast<Projection>(p)};
       linear.weight.packed = from.linears[p].get();
-      linear.bias = DataOrNull(from.biases[p]);
+      linear.bias = vectors.biases[p];
     }
-    layer.input_norm.weight = from.input_norm.data();
-    layer.post_norm.weight = from.post_norm.data();
-    layer.q_norm.weight = DataOrNull(from.q_norm);
-    layer.k_norm.weight = DataOrNull(from.k_norm);
+    layer.input_norm.weight = vectors.input_norm;
+    layer.post_norm.weight = vectors.post_norm;
+    layer.q_norm.weight = vectors.q_norm;
+    layer.k_norm.weight = vectors.k_norm;
     layer.window = config().sliding_window[static_cast<size_t>(i)];
     layers_.push_back(std::move(layer));
   }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<TrainModel>> TrainModel::Lora(
-    const Model& base, const PeftConfig& peft, uint64_t seed, TrainOps& ops,
-    Stream& stream) {
+    const Model& base, const PeftConfig& peft, uint64_t seed, Ops& ops,
+    TrainOps& train, Stream& stream) {
   ASSIGN_OR_RETURN(const TargetModules targets,
                    FindTargetModules(peft, base.config()));
   RETURN_IF_ERROR(CheckTrainable(peft, targets));
   auto model = std::unique_ptr<TrainModel>(new TrainModel(base));
-  model->ReadFrozen();
-  model->parameters_ =
-      std::make_unique<ParameterSet>(LoraShapes(peft, targets));
+  RETURN_IF_ERROR(model->ReadFrozen(ops));
+  ASSIGN_OR_RETURN(model->parameters_,
+                   ParameterSet::Create(LoraShapes(peft, targets), ops));
   model->first_trained_layer_ = targets.modules.front().id.layer;
   const double r = static_cast<double>(peft.r);
   const double scaling = peft.lora_alpha / (peft.use_rslora ? std::sqrt(r) : r);
+  const ParameterSet& parameters = *model->parameters_;
   Rng rng(seed);
   size_t next = 0;
   for (const TargetModule& module : targets.modules) {
     auto lora = std::make_unique<TrainLora>();
     lora->scaling = static_cast<float>(scaling);
+    FillGaussian(parameters.host_value(next), 1 / r, rng);
     model->AttachLora(*lora, peft.use_dora, &next);
-    FillGaussian(lora->a, 1 / r, rng);
     TrainLinear& linear = model->linear(module.id);
-    if (peft.use_dora) FillMagnitude(linear.weight, *lora, ops, stream);
+    if (peft.use_dora) {
+      RETURN_IF_ERROR(lora->gain.Reserve(ops, 1, module.out_dim));
+      RETURN_IF_ERROR(lora->inverse_norm.Reserve(ops, 1, module.out_dim));
+      RETURN_IF_ERROR(FillMagnitude(linear.weight, *lora,
+                                    parameters.host_value(next - 1), train,
+                                    stream));
+      model->dora_.push_back(module.id);
+    }
     linear.lora = std::move(lora);
   }
+  RETURN_IF_ERROR(model->parameters_->Upload(stream));
   return model;
 }
 
@@ -173,10 +184,11 @@ void TrainModel::AttachLora(TrainLora& lora, bool is_dora, size_t* next) {
   if (is_dora) attach(lora.magnitude, lora.magnitude_gradient);
 }
 
-std::unique_ptr<TrainModel> TrainModel::Full(const Model& base,
-                                             const Ops& ops) {
+absl::StatusOr<std::unique_ptr<TrainModel>> TrainModel::Full(const Model& base,
+                                                             Ops& ops,
+                                                             Stream& stream) {
   auto model = std::unique_ptr<TrainModel>(new TrainModel(base));
-  model->ReadFrozen();
+  RETURN_IF_ERROR(model->ReadFrozen(ops));
   std::vector<BaseParameter> list;
   std::vector<ParameterShape> shapes;
   for (const BaseParameter& parameter : BaseParameters(base.config())) {
@@ -187,12 +199,14 @@ std::unique_ptr<TrainModel> TrainModel::Full(const Model& base,
     list.push_back(parameter);
     shapes.push_back({parameter.name(), parameter.shape()});
   }
-  model->parameters_ = std::make_unique<ParameterSet>(std::move(shapes));
+  ASSIGN_OR_RETURN(model->parameters_,
+                   ParameterSet::Create(std::move(shapes), ops));
+  const ParameterSet& parameters = *model->parameters_;
   for (size_t i = 0; i < list.size(); ++i) {
-    const Tensor value = model->parameters_->value(i);
-    CopyParameter(base, ops, list[i], value);
-    model->Attach(list[i], value, model->parameters_->gradient(i));
+    CopyParameter(base, ops, list[i], parameters.host_value(i));
+    model->Attach(list[i], parameters.value(i), parameters.gradient(i));
   }
+  RETURN_IF_ERROR(model->parameters_->Upload(stream));
   if (base.config().tie_word_embeddings) {
     model->lm_head_ = model->embedding_;
     model->lm_head_gradient_ = model->embedding_gradient_;
@@ -238,38 +252,31 @@ void TrainModel::Attach(const BaseParameter& parameter, Tensor value,
   }
 }
 
-absl::StatusOr<int64_t> TrainModel::RefreshGains(int64_t from, TrainOps& ops,
-                                                 Stream& stream) {
-  const auto is_dora = [this](int64_t i) {
-    const TrainLora* lora = LinearAt(i).lora.get();
-    return lora != nullptr && lora->is_dora();
-  };
-  int64_t i = from;
-  while (i < num_linears() && !is_dora(i)) ++i;
-  if (i == num_linears()) return i;
-  RETURN_IF_ERROR(ComputeGains(LinearAt(i), ops, stream));
-  ++i;
-  while (i < num_linears() && !is_dora(i)) ++i;
-  return i;
-}
-
-absl::Status TrainModel::ComputeGains(const TrainLinear& linear, TrainOps& ops,
+absl::Status TrainModel::RefreshGains(size_t i, Ops& ops, TrainOps& train,
                                       Stream& stream) {
+  TrainLinear& linear = this->linear(dora_[i]);
   TrainLora& lora = *linear.lora;
-  std::vector<double> squares(static_cast<size_t>(linear.weight.out_dim()));
-  ops.MergedRowSquares(linear.weight, lora.a, lora.b, lora.scaling, squares,
-                       stream);
-  lora.gain.resize(squares.size());
-  lora.inverse_norm.resize(squares.size());
-  for (size_t j = 0; j < squares.size(); ++j) {
+  const size_t out = static_cast<size_t>(linear.weight.out_dim());
+  const int64_t bytes = static_cast<int64_t>(out * sizeof(float));
+  std::vector<double> squares(out);
+  std::vector<float> magnitude(out), gain(out), inverse_norm(out);
+  train.MergedRowSquares(linear.weight, lora.a, lora.b, lora.scaling, squares,
+                         stream);
+  ops.CopyOut(lora.magnitude.data, magnitude.data(), bytes, stream);
+  RETURN_IF_ERROR(stream.Sync());
+  for (size_t j = 0; j < out; ++j) {
     const double inverse = 1 / std::sqrt(squares[j]);
-    lora.inverse_norm[j] = static_cast<float>(inverse);
-    lora.gain[j] = static_cast<float>(lora.magnitude.f32(0)[j] * inverse);
+    inverse_norm[j] = static_cast<float>(inverse);
+    gain[j] = static_cast<float>(magnitude[j] * inverse);
     if (squares[j] > 0) continue;
     return absl::InvalidArgumentError(
         absl::StrCat("DoRA of ", NameOf(linear.id), ": row ", j,
                      " of the merged weight has norm 0, no gain exists"));
   }
+  const int64_t cols = linear.weight.out_dim();
+  ops.CopyIn(gain.data(), lora.gain.Resize(1, cols).data, bytes, stream);
+  ops.CopyIn(inverse_norm.data(), lora.inverse_norm.Resize(1, cols).data, bytes,
+             stream);
   return absl::OkStatus();
 }
 

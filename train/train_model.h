@@ -19,6 +19,8 @@
 #include "kernels/ops.h"
 #include "kernels/train_ops.h"
 #include "model/model.h"
+#include "model/resident_vectors.h"
+#include "train/owned_matrix.h"
 #include "train/parameter_set.h"
 
 namespace lorikeet {
@@ -31,8 +33,8 @@ struct TrainLora {
   // DoRA, else without data: y = gain * (W x + low-rank part) + bias with gain
   // = magnitude / norm, norms of rows of W + scaling * b a. The norm counts as
   // a constant in the backward pass, as in PEFT.
-  Tensor magnitude, magnitude_gradient;   // [1, out]
-  std::vector<float> gain, inverse_norm;  // [out], see RefreshGains
+  Tensor magnitude, magnitude_gradient;  // [1, out]
+  OwnedMatrix gain, inverse_norm;        // [1, out], see RefreshGains
 
   int64_t rank() const { return a.rows; }
   bool is_dora() const { return magnitude.data != nullptr; }
@@ -69,13 +71,17 @@ class TrainModel {
   // init_lora_weights="gaussian"; B is zero, a magnitude the norm of its row.
   //
   // Errors: INVALID_ARGUMENT naming what selects no or another module;
-  // UNIMPLEMENTED naming embed_tokens, lm_head and what else is not trained.
+  // UNIMPLEMENTED naming embed_tokens, lm_head and what else is not trained;
+  // RESOURCE_EXHAUSTED; INTERNAL.
   static absl::StatusOr<std::unique_ptr<TrainModel>> Lora(
-      const Model& base, const PeftConfig& peft, uint64_t seed, TrainOps& ops,
-      Stream& stream);
+      const Model& base, const PeftConfig& peft, uint64_t seed, Ops& ops,
+      TrainOps& train, Stream& stream);
 
   // Every parameter of the base, in f32, from the values it has.
-  static std::unique_ptr<TrainModel> Full(const Model& base, const Ops& ops);
+  // Errors: RESOURCE_EXHAUSTED; INTERNAL.
+  static absl::StatusOr<std::unique_ptr<TrainModel>> Full(const Model& base,
+                                                          Ops& ops,
+                                                          Stream& stream);
 
   const ModelConfig& config() const { return base_.config(); }
   const Model& base() const { return base_; }
@@ -92,30 +98,22 @@ class TrainModel {
   // No layer below this one has a parameter, nor has the embedding.
   int64_t first_trained_layer() const { return first_trained_layer_; }
 
-  // DoRA's gains come from the parameters as they are: once per step, one
-  // linear after the other. Computes those of the first one from number `from`
-  // on that has gains; returns the number after it, num_linears() if no other
-  // is left.
+  // Linears with DoRA.
+  size_t num_dora() const { return dora_.size(); }
+  // DoRA's gains come from the parameters as they are: once per step, of one
+  // linear after the other, i < num_dora(). Waits for the stream.
   //
-  // Errors: INVALID_ARGUMENT naming the module and the row whose norm is 0.
-  absl::StatusOr<int64_t> RefreshGains(int64_t from, TrainOps& ops,
-                                       Stream& stream);
-  int64_t num_linears() const {
-    return static_cast<int64_t>(layers_.size()) * kNumProjections;
-  }
+  // Errors: INVALID_ARGUMENT naming the module and the row whose norm is 0;
+  // INTERNAL.
+  absl::Status RefreshGains(size_t i, Ops& ops, TrainOps& train,
+                            Stream& stream);
 
  private:
-  absl::Status ComputeGains(const TrainLinear& linear, TrainOps& ops,
-                            Stream& stream);
   explicit TrainModel(const Model& base) : base_(base) {}
-  void ReadFrozen();
+  absl::Status ReadFrozen(Ops& ops);
   TrainLinear& linear(LinearId id) {
     return layers_[static_cast<size_t>(id.layer)]
         .linears[static_cast<size_t>(id.projection)];
-  }
-  const TrainLinear& LinearAt(int64_t number) const {
-    return layers_[static_cast<size_t>(number / kNumProjections)]
-        .linears[static_cast<size_t>(number % kNumProjections)];
   }
   TrainNorm& norm(NormId id);
   // Gives a low-rank part the parameters from *next on.
@@ -124,8 +122,10 @@ class TrainModel {
   void Attach(const BaseParameter& parameter, Tensor value, Tensor gradient);
 
   const Model& base_;
+  ResidentVectors frozen_;
   std::unique_ptr<ParameterSet> parameters_;
   std::vector<TrainLayer> layers_;
+  std::vector<LinearId> dora_;
   TrainMatrix embedding_, lm_head_;
   Tensor embedding_gradient_, lm_head_gradient_;
   TrainNorm final_norm_;

@@ -27,14 +27,22 @@ int64_t NumTargets(const TrainBatch& batch) {
   return sum;
 }
 
+BatchPassOptions PassesOf(const TrainerOptions& options) {
+  BatchPassOptions passes = options.passes;
+  passes.drops = options.dropout > 0;
+  return passes;
+}
+
 }  // namespace
 
-Trainer::Trainer(TrainModel& model, TrainOps& train, Ops& ops,
+Trainer::Trainer(TrainModel& model, TrainOps& train, Ops& ops, Stream& stream,
                  const TrainerOptions& options, int64_t steps_done)
     : model_(model),
       train_(train),
       options_(options),
-      pass_(model, train, ops, options.passes),
+      ops_(ops),
+      stream_(stream),
+      pass_(model, train, ops, stream, PassesOf(options)),
       steps_done_(steps_done) {}
 
 void Trainer::BeginStep(std::vector<TrainBatch> batches) {
@@ -56,7 +64,7 @@ void Trainer::BeginStep(std::vector<TrainBatch> batches) {
     slices_ += pass_.SlicesOf(targets);
   }
   CHECK_GT(report_.targets, 0);
-  model_.parameters().ClearGradients();
+  model_.parameters().ClearGradients(train_, stream_);
 }
 
 double Trainer::progress() const {
@@ -64,10 +72,15 @@ double Trainer::progress() const {
 }
 
 absl::StatusOr<bool> Trainer::HaveGains() {
-  if (next_gains_ == model_.num_linears()) return true;
-  ASSIGN_OR_RETURN(next_gains_,
-                   model_.RefreshGains(next_gains_, train_, stream_));
-  return next_gains_ == model_.num_linears();
+  if (next_gains_ == model_.num_dora()) return true;
+  RETURN_IF_ERROR(model_.RefreshGains(next_gains_, ops_, train_, stream_));
+  return ++next_gains_ == model_.num_dora();
+}
+
+absl::StatusOr<bool> Trainer::RunPass() {
+  const bool is_done = pass_.RunSlice();
+  RETURN_IF_ERROR(stream_.Sync());
+  return is_done;
 }
 
 void Trainer::BeginBatch() {
@@ -88,7 +101,8 @@ absl::StatusOr<bool> Trainer::RunSlice() {
     return true;
   }
   if (!pass_.is_under_way()) BeginBatch();
-  if (!pass_.RunSlice()) return false;
+  ASSIGN_OR_RETURN(const bool is_done, RunPass());
+  if (!is_done) return false;
   loss_sum_ += pass_.loss_sum();
   if (absl::Status status = CheckFinite(pass_.loss_sum(), "loss");
       !status.ok()) {
@@ -134,6 +148,7 @@ absl::Status Trainer::Update() {
   train_.AdamW(step, parameters.gradients(), parameters.values(),
                parameters.first_moments(), parameters.second_moments(),
                stream_);
+  RETURN_IF_ERROR(stream_.Sync());
   next_gains_ = 0;
   ++steps_done_;
   return absl::OkStatus();
@@ -148,7 +163,9 @@ void Trainer::BeginEvaluation(const TrainBatch& batch) {
 
 absl::StatusOr<bool> Trainer::RunEvaluationSlice() {
   ASSIGN_OR_RETURN(const bool have_gains, HaveGains());
-  if (!have_gains || !pass_.RunSlice()) return false;
+  if (!have_gains) return false;
+  ASSIGN_OR_RETURN(const bool is_done, RunPass());
+  if (!is_done) return false;
   evaluation_.loss_sum = pass_.loss_sum();
   evaluation_.targets = pass_.num_targets();
   evaluation_.exact = pass_.num_exact();

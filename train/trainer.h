@@ -70,8 +70,11 @@ struct EvalReport {
 class Trainer {
  public:
   // All outlive this. `steps_done` > 0: goes on after so many steps.
-  Trainer(TrainModel& model, TrainOps& train, Ops& ops,
+  Trainer(TrainModel& model, TrainOps& train, Ops& ops, Stream& stream,
           const TrainerOptions& options, int64_t steps_done = 0);
+  // RESOURCE_EXHAUSTED naming the bytes, if there was no memory for its
+  // batches: nothing may be begun then.
+  const absl::Status& status() const { return pass_.status(); }
 
   int64_t steps_done() const { return steps_done_; }
   const TrainerOptions& options() const { return options_; }
@@ -81,12 +84,12 @@ class Trainer {
   // target; at most kMaxBatchesOfStep batches; options().schedule.steps >
   // steps_done().
   void BeginStep(std::vector<TrainBatch> batches);
-  // Does the next slice. Returns true when the step is done; then report() is
-  // its report.
+  // Does the next slice and waits for it. Returns true when the step is done;
+  // then report() is its report.
   //
   // Errors: ABORTED naming step and lines of the batch if loss or gradient is
   // not finite: parameters are those before the step. INVALID_ARGUMENT if DoRA
-  // finds no gain.
+  // finds no gain. RESOURCE_EXHAUSTED, INTERNAL: the device.
   absl::StatusOr<bool> RunSlice();
   const StepReport& report() const { return report_; }
   // The share of the step that is done, in [0, 1].
@@ -94,7 +97,7 @@ class Trainer {
 
   // Evaluates a batch between two steps, in slices as a step; `batch` is read
   // until it is done. Then evaluation() has it.
-  // Errors: INVALID_ARGUMENT if DoRA finds no gain.
+  // Errors: INVALID_ARGUMENT if DoRA finds no gain; the device's.
   void BeginEvaluation(const TrainBatch& batch);
   absl::StatusOr<bool> RunEvaluationSlice();
   const EvalReport& evaluation() const { return evaluation_; }
@@ -105,16 +108,19 @@ class Trainer {
   void BeginBatch();
   // The gains of a next linear; returns whether all are up to date.
   absl::StatusOr<bool> HaveGains();
+  // A slice of the batch; returns whether that was the last.
+  absl::StatusOr<bool> RunPass();
   absl::Status CheckFinite(double value, const char* what) const;
   absl::Status Update();
 
   TrainModel& model_;
   TrainOps& train_;
   const TrainerOptions options_;
-  HostStream stream_;
+  Ops& ops_;
+  Stream& stream_;
   BatchPass pass_;
   int64_t steps_done_;
-  int64_t next_gains_ = 0;  // of the linear with this number
+  size_t next_gains_ = 0;  // of the linears with DoRA
 
   std::vector<TrainBatch> batches_;
   size_t batch_ = 0;

@@ -99,7 +99,7 @@ absl::StatusOr<std::unique_ptr<TrainingJob>> TrainingJob::Create(
   RETURN_IF_ERROR(job->MakeModel());
   RETURN_IF_ERROR(job->OpenState());
   ASSIGN_OR_RETURN(const int64_t steps_done, job->Restore());
-  job->MakeTrainer(steps_done);
+  RETURN_IF_ERROR(job->MakeTrainer(steps_done));
   return job;
 }
 
@@ -112,7 +112,8 @@ TrainingJob::TrainingJob(const TrainingSubject& subject,
       options_(options),
       data_(std::move(data)),
       eval_(std::move(eval)),
-      plan_(data_.size(), options.examples_per_step(), options.seed) {
+      plan_(data_.size(), options.examples_per_step(), options.seed),
+      stream_(subject.ops.NewStream()) {
   if (eval_.has_value()) {
     eval_batches_ = PackBatches(All(*eval_), options_.token_budget);
   }
@@ -132,12 +133,13 @@ absl::Status TrainingJob::OpenState() {
 
 absl::Status TrainingJob::MakeModel() {
   if (options_.method == TrainingMethod::kFull) {
-    model_ = TrainModel::Full(subject_.base, subject_.ops);
+    ASSIGN_OR_RETURN(model_,
+                     TrainModel::Full(subject_.base, subject_.ops, *stream_));
     return absl::OkStatus();
   }
   ASSIGN_OR_RETURN(
       model_, TrainModel::Lora(subject_.base, options_.Peft(), options_.seed,
-                               subject_.train, stream_));
+                               subject_.ops, subject_.train, *stream_));
   return absl::OkStatus();
 }
 
@@ -163,6 +165,7 @@ absl::StatusOr<int64_t> TrainingJob::Restore() {
   RETURN_IF_ERROR(CheckIdentity(*identity, *step));
   ASSIGN_OR_RETURN(history_, TrainingHistory::FromJson(*history));
   RETURN_IF_ERROR(checkpoints_->ReadParameters(*step, model_->parameters()));
+  RETURN_IF_ERROR(model_->parameters().Upload(*stream_));
   return *step;
 }
 
@@ -170,6 +173,7 @@ Json TrainingJob::Identity() const {
   Json json = options_.ToJson();
   json.Set("base_fingerprint", subject_.base.fingerprint().ToHex());
   json.Set("base_dtype", Name(subject_.base.dtype()));
+  json.Set("device", subject_.ops.Name());
   json.Set("data_sha256", data_.digest().ToHex());
   return json;
 }
@@ -179,6 +183,9 @@ absl::Status TrainingJob::CheckIdentity(const Json& was, int64_t step) const {
   for (const auto& [key, value] : now.members()) {
     const Json* old = was.Find(key);
     if (old != nullptr && *old == value) continue;
+    // Checkpoints of before there was a choice are the CPU's.
+    if (old == nullptr && key == "device" && subject_.ops.is_on_host())
+      continue;
     const std::string old_text = old == nullptr ? "nothing" : old->Dump();
     return absl::FailedPreconditionError(absl::StrCat(
         "checkpoint of step ", step, " was made with ", key, " ",
@@ -187,7 +194,7 @@ absl::Status TrainingJob::CheckIdentity(const Json& was, int64_t step) const {
   return absl::OkStatus();
 }
 
-void TrainingJob::MakeTrainer(int64_t steps_done) {
+absl::Status TrainingJob::MakeTrainer(int64_t steps_done) {
   TrainerOptions options;
   options.schedule.peak = options_.learning_rate;
   options.schedule.steps = options_.steps > 0
@@ -203,8 +210,10 @@ void TrainingJob::MakeTrainer(int64_t steps_done) {
                     files_.tape_bytes.value_or(DefaultTapeBytes(subject_.base)),
                     files_.loss_rows};
   trainer_ = std::make_unique<Trainer>(*model_, subject_.train, subject_.ops,
-                                       options, steps_done);
+                                       *stream_, options, steps_done);
+  RETURN_IF_ERROR(trainer_->status());
   if (steps_done == num_steps()) stage_ = Stage::kFinish;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<bool> TrainingJob::RunSlice() {
@@ -249,10 +258,9 @@ absl::Status TrainingJob::StepSlice() {
     stage_ = Stage::kEvaluate;
     next_eval_ = 0;
     eval_report_ = EvalReport();
-  } else {
-    AfterStep();
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return AfterStep();
 }
 
 absl::Status TrainingJob::EvaluateSlice() {
@@ -271,16 +279,18 @@ absl::Status TrainingJob::EvaluateSlice() {
   if (++next_eval_ < eval_batches_.size()) return absl::OkStatus();
   history_.evals.push_back(
       {steps_done(), eval_report_.loss(), eval_report_.exact_match()});
-  AfterStep();
-  return absl::OkStatus();
+  return AfterStep();
 }
 
-void TrainingJob::AfterStep() {
+absl::Status TrainingJob::AfterStep() {
   const int64_t step = steps_done();
   const bool is_last = step == num_steps();
   const bool is_due = files_.checkpoint_steps > 0 &&
                       (is_last || step % files_.checkpoint_steps == 0);
   stage_ = is_due ? Stage::kSave : is_last ? Stage::kFinish : Stage::kStep;
+  // What writes needs no operator: it may be another thread.
+  return is_writing() ? model_->parameters().Download(*stream_)
+                      : absl::OkStatus();
 }
 
 absl::Status TrainingJob::Save() {
@@ -300,6 +310,7 @@ Json TrainingJob::Record() const {
   base.Set("dtype", Name(subject_.base.dtype()));
   Json json = Json::Object();
   json.Set("options", options_.ToJson());
+  json.Set("device", subject_.ops.Name());
   json.Set("base", std::move(base));
   json.Set("data", DataJson(files_.data, data_));
   if (eval_.has_value()) json.Set("eval", DataJson(files_.eval, *eval_));

@@ -119,12 +119,12 @@ class TrainingJob {
   absl::Status OpenState();
   absl::Status MakeModel();
   absl::StatusOr<int64_t> Restore();
-  void MakeTrainer(int64_t steps_done);
+  absl::Status MakeTrainer(int64_t steps_done);
   absl::Status CheckIdentity(const Json& was, int64_t step) const;
 
   absl::Status StepSlice();
   absl::Status EvaluateSlice();
-  void AfterStep();
+  absl::Status AfterStep();
   absl::Status Save();
   absl::Status WriteOutput();
   std::string StatePath() const { return files_.output + ".training"; }
@@ -139,7 +139,7 @@ class TrainingJob {
   const std::optional<Dataset> eval_;
   BatchPlan plan_;
   std::vector<TrainBatch> eval_batches_;
-  HostStream stream_;
+  const std::unique_ptr<Stream> stream_;
   std::unique_ptr<StateDir> state_dir_;
   std::unique_ptr<CheckpointStore> checkpoints_;
   std::unique_ptr<TrainModel> model_;

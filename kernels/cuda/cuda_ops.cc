@@ -8,7 +8,6 @@
 #include "base/status.h"
 #include "kernels/cuda/error.h"
 #include "kernels/cuda/tensors.h"
-#include "kernels/cuda/train/train_ops.h"
 
 namespace lorikeet::cuda {
 namespace {
@@ -98,11 +97,6 @@ void CudaOps::Fail(const absl::Status& status) const {
   if (!absl::IsInternal(status)) return;  // out of memory
   MutexLock lock(&mu_);
   status_.Update(status);
-}
-
-absl::StatusOr<std::unique_ptr<TrainOps>> CudaOps::NewTrainOps() {
-  ASSIGN_OR_RETURN(std::unique_ptr<Matmul> matmul, Matmul::Create(*pool_));
-  return std::make_unique<CudaTrainOps>(std::move(matmul));
 }
 
 std::unique_ptr<PackedWeight> CudaOps::PackWeight(ConstTensor w, DType dtype) {

@@ -54,8 +54,7 @@ class TrainingService {
   // Errors: INVALID_ARGUMENT naming field, value and limit, or the line of the
   // data; NOT_FOUND of a file; PERMISSION_DENIED / PATH_NOT_ALLOWED;
   // ALREADY_EXISTS if the name is an alias or the base model, or as
-  // JobRunner::Add; FAILED_PRECONDITION / TRAINING_OFF; UNIMPLEMENTED /
-  // TRAINING_UNSUPPORTED on a device without operators of training.
+  // JobRunner::Add; FAILED_PRECONDITION / TRAINING_OFF.
   absl::StatusOr<JobRecord> Create(const CreateJobInput& input);
   // Errors of all: as JobRunner, and those of a server that does not train.
   absl::StatusOr<JobRecord> Get(const std::string& id);

@@ -1,8 +1,6 @@
 #include "tests/kernels/backends.h"
 
-#include <dlfcn.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
@@ -12,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cuda_plugin.h"
-#include "tests/cuda_on_host/options.h"
+#include "tests/cuda_on_host/emulated_backend.h"
 #include "tests/kernels/staged_ops.h"
 
 namespace lorikeet::testing {
@@ -21,12 +19,6 @@ namespace {
 std::string Environment(const char* name, const char* otherwise) {
   const char* const value = std::getenv(name);
   return value == nullptr ? otherwise : value;
-}
-
-std::string CudaOnHostPath() {
-  return absl::StrCat(
-      Environment("LORIKEET_BINARY_DIR", "."), "/liblorikeet_cuda_on_host_",
-      Environment("LORIKEET_CUDA_ON_HOST_BUILD", "checked"), ".so");
 }
 
 std::string CudaPath() { return Environment("LORIKEET_TEST_CUDA", ""); }
@@ -45,33 +37,19 @@ std::unique_ptr<StagedOps> NewCuda(const CudaOptions& options) {
   return std::make_unique<StagedOps>(*std::move(ops), [] {});
 }
 
-const cuda_on_host::Control& CudaOnHostControl() {
-  void* const library = dlopen(CudaOnHostPath().c_str(), RTLD_NOW | RTLD_LOCAL);
-  CHECK(library != nullptr);
-  const auto control = reinterpret_cast<const cuda_on_host::Control* (*)()>(
-      dlsym(library, cuda_on_host::kControlSymbol));
-  CHECK(control != nullptr);
-  return *control();
-}
-
 std::unique_ptr<StagedOps> NewCudaOnHost(const CudaOptions& options) {
-  absl::StatusOr<std::unique_ptr<Ops>> ops =
-      LoadCudaOps(CudaOnHostPath(), options);
-  if (!ops.ok()) std::fprintf(stderr, "%s\n", ops.status().ToString().c_str());
-  CHECK(ops.ok());
-  const cuda_on_host::Control& control = CudaOnHostControl();
-  return std::make_unique<StagedOps>(*std::move(ops), [&control] {
-    for (const cuda_on_host::Finding& f : control.take_findings()) {
-      ADD_FAILURE() << f.kind << ": " << f.text << " (" << f.count << " times)";
-    }
-  });
+  const std::string path = CudaOnHostPath();
+  std::unique_ptr<Ops> ops = OpenCudaOnHost(path, options);
+  const cuda_on_host::Control& control = CudaOnHostControl(path);
+  return std::make_unique<StagedOps>(std::move(ops),
+                                     [&control] { ExpectNoFindings(control); });
 }
 
 }  // namespace
 
 std::vector<std::string> BackendNames() {
   std::vector<std::string> names = SupportedCpuTargets();
-  if (access(CudaOnHostPath().c_str(), R_OK) == 0) names.push_back(kCudaOnHost);
+  if (HasCudaOnHost(CudaOnHostPath())) names.push_back(kCudaOnHost);
   if (!CudaPath().empty()) names.push_back(kCuda);
   return names;
 }

@@ -36,7 +36,7 @@ class GradientTest : public ::testing::TestWithParam<std::string> {
   }
 
   double Loss(TrainModel& model) {
-    Trainer trainer(model, *train_, *ops_, Options());
+    Trainer trainer(model, *train_, *ops_, stream_, Options());
     return trainer.Evaluate(batch_).value().loss_sum;
   }
 
@@ -48,11 +48,11 @@ class GradientTest : public ::testing::TestWithParam<std::string> {
 
   // Compares the largest element of every tensor's gradient.
   void Check(TrainModel& model, bool gains_are_constant) {
-    BatchPass pass(model, *train_, *ops_, Options().passes);
-    for (int64_t i = 0; i < model.num_linears();) {
-      i = model.RefreshGains(i, *train_, stream_).value();
+    BatchPass pass(model, *train_, *ops_, stream_, Options().passes);
+    for (size_t i = 0; i < model.num_dora(); ++i) {
+      ASSERT_TRUE(model.RefreshGains(i, *ops_, *train_, stream_).ok());
     }
-    model.parameters().ClearGradients();
+    model.parameters().ClearGradients(*train_, stream_);
     pass.Begin(batch_, 1, {});
     while (!pass.RunSlice()) {
     }
@@ -91,7 +91,8 @@ class GradientTest : public ::testing::TestWithParam<std::string> {
     peft.lora_alpha = 4;
     peft.use_dora = use_dora;
     peft.target_modules = ModuleChoice{"all-linear", {}};
-    auto model = TrainModel::Lora(*base_, peft, 0, *train_, stream_).value();
+    auto model =
+        TrainModel::Lora(*base_, peft, 0, *ops_, *train_, stream_).value();
     Rng rng(8);
     for (float& v : model->parameters().values()) {
       v += static_cast<float>(rng.Normal() * 0.05);
@@ -110,7 +111,7 @@ class GradientTest : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(GradientTest, OfAllWeights) {
-  const auto model = TrainModel::Full(*base_, *ops_);
+  const auto model = TrainModel::Full(*base_, *ops_, stream_).value();
   Check(*model, false);
 }
 

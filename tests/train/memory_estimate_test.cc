@@ -41,7 +41,7 @@ TEST(MemoryEstimateTest, CountsWhatAJobTrains) {
     TrainingOptions options;
     options.use_dora = use_dora;
     const auto model = TrainModel::Lora(*machine.base, options.Peft(), 0,
-                                        *machine.train, stream)
+                                        *machine.ops, *machine.train, stream)
                            .value();
     const MemoryEstimate lora =
         EstimateLora(config, options, DType::kBF16).value();
@@ -49,7 +49,8 @@ TEST(MemoryEstimateTest, CountsWhatAJobTrains) {
     EXPECT_EQ(lora.optimizer_bytes, 8 * model->parameters().size());
     EXPECT_EQ(lora.parameters, 783232);
   }
-  const auto full = TrainModel::Full(*machine.base, *machine.ops);
+  const auto full =
+      TrainModel::Full(*machine.base, *machine.ops, stream).value();
   EXPECT_EQ(EstimateFull(config, DType::kBF16).trained_parameters,
             full->parameters().size());
 }

@@ -1,4 +1,4 @@
-// What the tests of training share: the demo's base on the CPU backend, and
+// What the tests of training share: the demo's base on a backend, and
 // small data sets in which a token is copied.
 //
 // Thread-compatible.
@@ -7,7 +7,9 @@
 #define LORIKEET_TESTS_TRAIN_TRAIN_FIXTURE_H_
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/file_system.h"
@@ -28,11 +30,11 @@ struct TrainMachine {
                         DType compute_dtype = DType::kF32)
       : pool(num_threads), ops(NewCpuOps(pool)) {
     train = CreateCpuTrainOps(pool, {"", compute_dtype}).value();
-    ModelOptions options;
-    options.dtype = dtype;
-    const std::string dir = SourceDir() + "/demo/base";
-    base = Model::Load(fs, dir, *ops, options).value();
-    tokenizer = Tokenizer::Load(fs, dir).value();
+    Load(dtype);
+  }
+  explicit TrainMachine(std::unique_ptr<Ops> device)
+      : pool(1), ops(std::move(device)), train(ops->NewTrainOps().value()) {
+    Load(std::nullopt);
   }
   // Can this CPU compute in bf16?
   static bool HasBf16() {
@@ -42,6 +44,14 @@ struct TrainMachine {
   TrainingSubject subject(FileSystem* other = nullptr) {
     return {other != nullptr ? *other : fs, *base, tokenizer.get(), *ops,
             *train};
+  }
+
+  void Load(std::optional<DType> dtype) {
+    ModelOptions options;
+    options.dtype = dtype;
+    const std::string dir = SourceDir() + "/demo/base";
+    base = Model::Load(fs, dir, *ops, options).value();
+    tokenizer = Tokenizer::Load(fs, dir).value();
   }
 
   PosixFileSystem fs;

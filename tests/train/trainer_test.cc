@@ -36,7 +36,8 @@ class TrainerTest : public ::testing::Test {
     peft.r = 4;
     peft.lora_alpha = 8;
     peft.target_modules = ModuleChoice{"all-linear", {}};
-    return TrainModel::Lora(*machine_.base, peft, 1, *machine_.train, stream_)
+    return TrainModel::Lora(*machine_.base, peft, 1, *machine_.ops,
+                            *machine_.train, stream_)
         .value();
   }
   absl::Status RunStep(Trainer& trainer, std::vector<TrainBatch> batches) {
@@ -58,8 +59,9 @@ class TrainerTest : public ::testing::Test {
 TEST_F(TrainerTest, HowAStepIsCutIntoBatchesIsAMatterOfRounding) {
   const auto whole_model = MakeModel();
   const auto cut_model = MakeModel();
-  Trainer whole(*whole_model, *machine_.train, *machine_.ops, options_);
-  Trainer cut(*cut_model, *machine_.train, *machine_.ops, options_);
+  Trainer whole(*whole_model, *machine_.train, *machine_.ops, stream_,
+                options_);
+  Trainer cut(*cut_model, *machine_.train, *machine_.ops, stream_, options_);
   ASSERT_TRUE(RunStep(whole, {all_}).ok());
   ASSERT_TRUE(RunStep(cut, PackBatches(all_, 40)).ok());
   EXPECT_NEAR(cut.report().loss, whole.report().loss,
@@ -71,7 +73,7 @@ TEST_F(TrainerTest, HowAStepIsCutIntoBatchesIsAMatterOfRounding) {
 
 TEST_F(TrainerTest, ASliceIsAPartOfAStep) {
   const auto model = MakeModel();
-  Trainer trainer(*model, *machine_.train, *machine_.ops, options_);
+  Trainer trainer(*model, *machine_.train, *machine_.ops, stream_, options_);
   trainer.BeginStep({all_});
   int slices = 0;
   double before = 0;
@@ -87,7 +89,7 @@ TEST_F(TrainerTest, ASliceIsAPartOfAStep) {
 
 TEST_F(TrainerTest, ALossThatIsNoNumberNamesItsBatchAndChangesNothing) {
   const auto model = MakeModel();
-  Trainer trainer(*model, *machine_.train, *machine_.ops, options_);
+  Trainer trainer(*model, *machine_.train, *machine_.ops, stream_, options_);
   model->parameters().values()[5] = std::nanf("");
   const std::vector<float> before(model->parameters().values().begin(),
                                   model->parameters().values().end());
@@ -104,7 +106,7 @@ TEST_F(TrainerTest, ALossThatIsNoNumberNamesItsBatchAndChangesNothing) {
 TEST_F(TrainerTest, EvaluationCountsSequencesThatAreRightAsAWhole) {
   const auto model = MakeModel();
   options_.schedule.steps = 60;
-  Trainer trainer(*model, *machine_.train, *machine_.ops, options_);
+  Trainer trainer(*model, *machine_.train, *machine_.ops, stream_, options_);
   const EvalReport before = trainer.Evaluate(all_).value();
   EXPECT_EQ(before.exact, 0);
   EXPECT_EQ(before.sequences, 8);
@@ -116,7 +118,7 @@ TEST_F(TrainerTest, EvaluationCountsSequencesThatAreRightAsAWhole) {
 
 TEST_F(TrainerTest, AnEvaluationIsSlicesOfLessThanALayer) {
   const auto model = MakeModel();
-  Trainer trainer(*model, *machine_.train, *machine_.ops, options_);
+  Trainer trainer(*model, *machine_.train, *machine_.ops, stream_, options_);
   const EvalReport whole = trainer.Evaluate(all_).value();
   trainer.BeginEvaluation(all_);
   int64_t slices = 1;
@@ -128,7 +130,7 @@ TEST_F(TrainerTest, AnEvaluationIsSlicesOfLessThanALayer) {
 
 TEST_F(TrainerTest, SequencesOfABatchDoNotSeeEachOther) {
   const auto model = MakeModel();
-  Trainer trainer(*model, *machine_.train, *machine_.ops, options_);
+  Trainer trainer(*model, *machine_.train, *machine_.ops, stream_, options_);
   double alone = 0;
   for (const TrainSequence* s : all_) {
     alone += trainer.Evaluate({s}).value().loss_sum;

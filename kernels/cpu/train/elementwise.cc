@@ -174,6 +174,14 @@ void FillTrainElementwise(TrainKernels& kernels) {
   HWY_DYNAMIC_DISPATCH(FillTrainElementwiseOfTarget)(&kernels);
 }
 
+void CpuTrainOps::Clear(Tensor x, Stream&) {
+  for (int64_t i = 0; i < x.rows; ++i) std::fill_n(x.f32(i), x.cols, 0.0f);
+}
+
+void CpuTrainOps::Copy(ConstTensor x, Tensor y, Stream&) {
+  for (int64_t i = 0; i < x.rows; ++i) std::copy_n(x.f32(i), x.cols, y.f32(i));
+}
+
 void CpuTrainOps::RmsNormBackward(ConstTensor x, const float* weight, float eps,
                                   ConstTensor dy, bool accumulate, Tensor dx,
                                   float* dweight, Stream&) {

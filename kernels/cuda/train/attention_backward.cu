@@ -36,19 +36,31 @@ __global__ void __launch_bounds__(kAlongThreads)
   }
 }
 
-// p and ds of a query and a key, from q k and dy v.
-DEVICE void Gradients(const TrainAttentionArgs& args, int64_t head,
-                      int64_t query, int64_t key, int64_t end, float dot,
-                      float dy_v, float* p, float* ds) {
-  *p = 0.0f;
-  *ds = 0.0f;
-  if (!Sees(query, key, end, args.window)) return;
-  const float lse =
-      LoadReadOnly(args.lse.data + query * args.lse.stride + head);
-  const float along =
-      LoadReadOnly(args.along.data + query * args.along.stride + head);
-  *p = expf(args.scale * dot - lse);
-  *ds = args.scale * *p * (dy_v - along);
+// What the forward pass left of the rows of a tile of queries, one head.
+struct QueryRows {
+  float* lse;
+  float* along;
+
+  DEVICE void Load(const TrainAttentionArgs& args, int64_t head, int64_t row,
+                   int64_t end, int rows) const {
+    const int r = threadIdx.x;
+    if (r >= rows) return;
+    const bool has = row + r < end;
+    lse[r] =
+        has ? LoadReadOnly(args.lse.data + (row + r) * args.lse.stride + head)
+            : 0.0f;
+    along[r] = has ? LoadReadOnly(args.along.data +
+                                  (row + r) * args.along.stride + head)
+                   : 0.0f;
+  }
+};
+
+// p and ds of query `query` of a tile and a key, from q k and dy v.
+DEVICE void Gradients(const TrainAttentionArgs& args, const QueryRows& rows,
+                      int query, bool sees, float dot, float dy_v, float* p,
+                      float* ds) {
+  *p = sees ? expf(args.scale * dot - rows.lse[query]) : 0.0f;
+  *ds = sees ? args.scale * *p * (dy_v - rows.along[query]) : 0.0f;
 }
 
 template <int kHeadDim>
@@ -65,6 +77,8 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   float* const k = dy + S::kTile;
   float* const v = k + S::kTile;
   float* const ds = v + S::kTile;
+  const QueryRows rows{ds + S::kScores, ds + S::kScores + S::kRows};
+  rows.Load(args, head, tile.row, tile.end, S::kRows);
   LoadTile<kHeadDim>(args.q, head, dim, tile.row, tile.end, q);
   LoadTile<kHeadDim>(args.dy, head, dim, tile.row, tile.end, dy);
   float dq[S::kOwn][S::kColumns] = {};
@@ -87,10 +101,12 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
     for (int i = 0; i < S::kOwn; ++i) {
 #pragma unroll
       for (int j = 0; j < S::kOwn; ++j) {
+        const int query = ty + kSide * i, other = tx + kSide * j;
         float p;
-        Gradients(args, head, tile.row + ty + kSide * i, key + tx + kSide * j,
-                  tile.end, dots[i][j], dy_v[i][j], &p,
-                  ds + (ty + kSide * i) * S::kScorePitch + tx + kSide * j);
+        Gradients(args, rows, query,
+                  Sees(tile.row + query, key + other, tile.end, args.window),
+                  dots[i][j], dy_v[i][j], &p,
+                  ds + query * S::kScorePitch + other);
       }
     }
     __syncthreads();
@@ -114,6 +130,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   float* const dy = q + S::kTile;
   float* const p = dy + S::kTile;
   float* const ds = p + S::kScores;
+  const QueryRows rows{ds + S::kScores, ds + S::kScores + S::kRows};
   LoadTile<kHeadDim>(args.k, kv_head, dim, tile.row, tile.end, k);
   LoadTile<kHeadDim>(args.v, kv_head, dim, tile.row, tile.end, v);
   float dk[S::kOwn][S::kColumns] = {}, dv[S::kOwn][S::kColumns] = {};
@@ -124,6 +141,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int64_t query = tile.row; query < last; query += S::kRows) {
       __syncthreads();  // nobody reads the tiles before
+      rows.Load(args, head, query, tile.end, S::kRows);
       LoadTile<kHeadDim>(args.q, head, dim, query, tile.end, q);
       LoadTile<kHeadDim>(args.dy, head, dim, query, tile.end, dy);
       __syncthreads();
@@ -134,10 +152,11 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
       for (int i = 0; i < S::kOwn; ++i) {
 #pragma unroll
         for (int j = 0; j < S::kOwn; ++j) {
-          const int at = (ty + kSide * i) * S::kScorePitch + tx + kSide * j;
-          Gradients(args, head, query + tx + kSide * j,
-                    tile.row + ty + kSide * i, tile.end, dots[i][j], dy_v[i][j],
-                    p + at, ds + at);
+          const int key = ty + kSide * i, other = tx + kSide * j;
+          const int at = key * S::kScorePitch + other;
+          Gradients(args, rows, other,
+                    Sees(query + other, tile.row + key, tile.end, args.window),
+                    dots[i][j], dy_v[i][j], p + at, ds + at);
         }
       }
       __syncthreads();
@@ -161,11 +180,13 @@ cudaError_t TrainAttentionBackward(const TrainAttentionArgs& args,
   if (error != cudaSuccess) return error;
   return WithHeadDim(args.head_dim, [&]<int kHeadDim>() {
     using S = AttentionShape<kHeadDim>;
-    error = LaunchAttention(QueryGradientKernel<kHeadDim>, args.heads,
-                            4 * S::kTile + S::kScores, args, stream);
+    error =
+        LaunchAttention(QueryGradientKernel<kHeadDim>, args.heads,
+                        4 * S::kTile + S::kScores + 2 * S::kRows, args, stream);
     if (error != cudaSuccess) return error;
     return LaunchAttention(KeyGradientKernel<kHeadDim>, args.kv_heads,
-                           4 * S::kTile + 2 * S::kScores, args, stream);
+                           4 * S::kTile + 2 * S::kScores + 2 * S::kRows, args,
+                           stream);
   });
 }
 

@@ -1,4 +1,4 @@
-// The gradients of silu(gate) * up, and dropout.
+// The gradients of silu(gate) * up, dropout, and zeros.
 //
 // Thread = one column (a warp reads 128 neighbouring bytes); of dropout four
 // elements of one Philox counter, which may be those of two rows. They move 20
@@ -13,6 +13,14 @@
 
 namespace lorikeet::cuda {
 namespace {
+
+__global__ void __launch_bounds__(kRowThreads) ClearKernel(Rows<float> x) {
+  const int64_t col = RowGridColumn(1);
+  if (col >= x.cols) return;
+  for (int64_t row = blockIdx.y; row < x.rows; row += gridDim.y) {
+    Store(x.data + row * x.stride + col, 0.0f);
+  }
+}
 
 __global__ void __launch_bounds__(kRowThreads)
     SiluMulBackwardKernel(Rows<const float> gate, Rows<const float> up,
@@ -56,6 +64,11 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 }  // namespace
+
+cudaError_t Clear(Rows<float> x, cudaStream_t stream) {
+  if (x.rows == 0 || x.cols == 0) return cudaSuccess;
+  return Launch(ClearKernel, RowGrid(x.rows, x.cols, 1, stream), x);
+}
 
 cudaError_t SiluMulBackward(Rows<const float> gate, Rows<const float> up,
                             Rows<const float> dy, Rows<float> dgate,

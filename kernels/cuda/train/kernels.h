@@ -88,6 +88,8 @@ cudaError_t EmbedBackward(const int32_t* tokens, const int32_t* begins,
                           cudaStream_t stream);
 
 // ---- elementwise.cu ----
+// x = 0.
+cudaError_t Clear(Rows<float> x, cudaStream_t stream);
 // dgate or dup may be dy.
 cudaError_t SiluMulBackward(Rows<const float> gate, Rows<const float> up,
                             Rows<const float> dy, Rows<float> dgate,

@@ -41,7 +41,8 @@ using Flat = Shape<16, 128, 2, 4>;
 // kIsAcross: in memory k runs along columns, else along rows.
 template <int kTile, bool kIsAcross>
 struct Strip {
-  static constexpr int kPitch = kTile + 2;  // no bank conflicts in Store
+  // A warp's words of Store lie in different banks.
+  static constexpr int kPitch = kIsAcross ? kTile + 2 : kTile;
   static constexpr int kElements = kTile * kStepK / kThreads;
   float f[kElements];
 

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/status.h"
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/packed.h"
 #include "kernels/cuda/tensors.h"
 
@@ -93,6 +95,12 @@ Rows<float> Mutable(const Rows<const float>& m) {
 }
 
 }  // namespace
+
+// Here: the operators of serving know nothing of these.
+absl::StatusOr<std::unique_ptr<TrainOps>> CudaOps::NewTrainOps() {
+  ASSIGN_OR_RETURN(std::unique_ptr<Matmul> matmul, Matmul::Create(*pool_));
+  return std::make_unique<CudaTrainOps>(std::move(matmul));
+}
 
 void CudaTrainOps::Multiply(ProductOperands operands, float alpha,
                             Rows<const float> a, Rows<const float> b,
@@ -205,6 +213,16 @@ void CudaTrainOps::AttentionBackward(ConstTensor q, ConstTensor k,
                 heads.heads};
   if (!s.ok()) return;
   s.Check(TrainAttentionBackward(args, s.get()), "gradients of attention");
+}
+
+void CudaTrainOps::Clear(Tensor x, Stream& stream) {
+  CudaStream& s = Of(stream);
+  s.Check(cuda::Clear(RowsOf(x), s.get()), "clearing");
+}
+
+void CudaTrainOps::Copy(ConstTensor x, Tensor y, Stream& stream) {
+  CudaStream& s = Of(stream);
+  s.Check(GatherRows(RowsOf(x), nullptr, RowsOf(y), s.get()), "a copy");
 }
 
 void CudaTrainOps::RmsNormBackward(ConstTensor x, const float* weight,

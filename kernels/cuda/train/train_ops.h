@@ -45,6 +45,8 @@ class CudaTrainOps final : public TrainOps {
                          std::span<const SequenceRows> sequences,
                          const AttentionHeads& heads, Tensor dq, Tensor dk,
                          Tensor dv, Stream& stream) override;
+  void Clear(Tensor x, Stream& stream) override;
+  void Copy(ConstTensor x, Tensor y, Stream& stream) override;
   void RmsNormBackward(ConstTensor x, const float* weight, float eps,
                        ConstTensor dy, bool accumulate, Tensor dx,
                        float* dweight, Stream& stream) override;

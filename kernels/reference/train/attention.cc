@@ -33,12 +33,6 @@ void ForEachRow(std::span<const SequenceRows> sequences,
   }
 }
 
-void Clear(Tensor t) {
-  for (int64_t i = 0; i < t.rows; ++i) {
-    std::fill_n(t.f32(i), t.cols, 0.0f);
-  }
-}
-
 }  // namespace
 
 void ReferenceTrainOps::Attention(ConstTensor q, ConstTensor k, ConstTensor v,
@@ -72,12 +66,11 @@ void ReferenceTrainOps::Attention(ConstTensor q, ConstTensor k, ConstTensor v,
 void ReferenceTrainOps::AttentionBackward(
     ConstTensor q, ConstTensor k, ConstTensor v, ConstTensor y, ConstTensor lse,
     ConstTensor dy, std::span<const SequenceRows> sequences,
-    const AttentionHeads& heads, Tensor dq, Tensor dk, Tensor dv, Stream&) {
+    const AttentionHeads& heads, Tensor dq, Tensor dk, Tensor dv,
+    Stream& stream) {
   const int64_t d = heads.head_dim;
   const int64_t group = heads.heads / heads.kv_heads;
-  Clear(dq);
-  Clear(dk);
-  Clear(dv);
+  for (const Tensor& t : {dq, dk, dv}) Clear(t, stream);
   ForEachRow(sequences, heads, [&](int64_t h, int64_t i, int64_t first) {
     const int64_t kv = h / group * d;
     const float* qi = q.f32(i) + h * d;

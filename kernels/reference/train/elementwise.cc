@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -19,6 +20,14 @@ bool IsDropped(const DropoutKey& key, uint64_t element) {
 }
 
 }  // namespace
+
+void ReferenceTrainOps::Clear(Tensor x, Stream&) {
+  for (int64_t i = 0; i < x.rows; ++i) std::fill_n(x.f32(i), x.cols, 0.0f);
+}
+
+void ReferenceTrainOps::Copy(ConstTensor x, Tensor y, Stream&) {
+  for (int64_t i = 0; i < x.rows; ++i) std::copy_n(x.f32(i), x.cols, y.f32(i));
+}
 
 void ReferenceTrainOps::RmsNormBackward(ConstTensor x, const float* weight,
                                         float eps, ConstTensor dy,

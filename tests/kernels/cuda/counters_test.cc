@@ -1,12 +1,10 @@
 // What the hot kernels move, counted by the emulated device, as ratios to the
 // least that their shape needs. Counts are the same on every run.
 
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <array>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <memory>
@@ -16,9 +14,9 @@
 
 #include "base/check.h"
 #include "base/random.h"
-#include "kernels/cuda_plugin.h"
 #include "kernels/ops.h"
-#include "tests/cuda_on_host/options.h"
+#include "kernels/train_ops.h"
+#include "tests/cuda_on_host/emulated_backend.h"
 
 namespace lorikeet::testing {
 namespace {
@@ -32,11 +30,7 @@ constexpr std::array<int64_t, 4> kRanks = {8, 16, 32, 64};
 constexpr double kLeastUseful = 0.98;  // of the bytes from DRAM
 constexpr double kMostSectors = 1.1;   // of the ideal, at any site
 
-std::string PluginPath() {
-  const char* const dir = std::getenv("LORIKEET_BINARY_DIR");
-  return std::string(dir == nullptr ? "." : dir) +
-         "/liblorikeet_cuda_on_host_checked.so";
-}
+std::string PluginPath() { return CudaOnHostPath("checked"); }
 
 std::vector<float> RandomFloats(Rng& rng, int64_t count) {
   std::vector<float> values(static_cast<size_t>(count));
@@ -47,19 +41,13 @@ std::vector<float> RandomFloats(Rng& rng, int64_t count) {
 class CudaCountersTest : public ::testing::Test {
  protected:
   CudaCountersTest() {
-    auto ops = LoadCudaOps(PluginPath());
-    CHECK(ops.ok());
-    ops_ = *std::move(ops);
-    void* const library = dlopen(PluginPath().c_str(), RTLD_NOW | RTLD_LOCAL);
-    control_ = reinterpret_cast<const cuda_on_host::Control* (*)()>(
-        dlsym(library, cuda_on_host::kControlSymbol))();
+    ops_ = OpenCudaOnHost(PluginPath());
+    control_ = &CudaOnHostControl(PluginPath());
     stream_ = ops_->NewStream();
   }
   ~CudaCountersTest() override {
     control_->options->count = false;
-    for (const auto& f : control_->take_findings()) {
-      ADD_FAILURE() << f.kind << ": " << f.text;
-    }
+    ExpectNoFindings(*control_);
   }
 
   Tensor OnDevice(const std::vector<float>& values, int64_t rows) {
@@ -171,10 +159,9 @@ TEST_F(CudaCountersTest, LoraReadsAdaptersOnceAndInWholeSectors) {
 
 // The batch-invariant product of a decode step, and one of a prefill.
 TEST_F(CudaCountersTest, ProductsReadTheWeightsOnceAndInWholeSectors) {
-  auto ops = LoadCudaOps(PluginPath(), {.batch_invariant = true});
-  CHECK(ops.ok());
+  const auto ops = OpenCudaOnHost(PluginPath(), {.batch_invariant = true});
   const std::vector<float> w = RandomFloats(rng_, kOut[0] * kIn);
-  const auto weight = (*ops)->PackWeight(
+  const auto weight = ops->PackWeight(
       ConstTensor(w.data(), DType::kF32, kOut[0], kIn, kIn), DType::kBF16);
   // Rows of a tile, tiles of rows: W comes once for each.
   const std::array cases = {
@@ -183,8 +170,7 @@ TEST_F(CudaCountersTest, ProductsReadTheWeightsOnceAndInWholeSectors) {
   for (const auto& [rows, row_tiles, kernel] : cases) {
     const Tensor x = OnDevice(RandomFloats(rng_, rows * kIn), rows);
     const Tensor y = OnDevice(RandomFloats(rng_, rows * kOut[0]), rows);
-    auto counters =
-        Count([&] { (*ops)->Gemm(x, *weight, nullptr, y, *stream_); });
+    auto counters = Count([&] { ops->Gemm(x, *weight, nullptr, y, *stream_); });
     const KernelCounters& c = counters[kernel];
     ASSERT_EQ(c.launches, 1u) << kernel;
     const double useful = static_cast<double>(2 * (kOut[0] + rows) * kIn) /
@@ -245,6 +231,57 @@ TEST_F(CudaCountersTest, AttentionReadsTheCacheOnceAndInWholeSectors) {
   std::printf("attention: %.3f of its bytes useful\n", useful);
   EXPECT_GE(useful, kLeastUseful);
   ExpectCoalesced("attention", c);
+}
+
+// The products of a low rank, forward and back, over 256 tokens, and one of
+// trained weights.
+TEST_F(CudaCountersTest, ProductsOfTrainingAreCoalescedAndWithoutConflicts) {
+  const auto train = ops_->NewTrainOps().value();
+  constexpr int64_t kTokens = 256, kRank = 8, kHidden = 512;
+  struct Case {
+    ProductForm form;
+    int64_t m, n, k;
+  };
+  for (const Case& c : {Case{ProductForm::kNT, kTokens, kRank, kHidden},
+                        Case{ProductForm::kNT, kTokens, kHidden, kRank},
+                        Case{ProductForm::kNN, kTokens, kRank, kHidden},
+                        Case{ProductForm::kNN, kTokens, kHidden, kRank},
+                        Case{ProductForm::kTN, kHidden, kRank, kTokens},
+                        Case{ProductForm::kTN, kRank, kHidden, kTokens},
+                        Case{ProductForm::kTN, 128, 192, kTokens}}) {
+    const bool is_tn = c.form == ProductForm::kTN;
+    const bool is_nt = c.form == ProductForm::kNT;
+    const Tensor a = OnDevice(RandomFloats(rng_, c.m * c.k), is_tn ? c.k : c.m);
+    const Tensor b = OnDevice(RandomFloats(rng_, c.n * c.k), is_nt ? c.n : c.k);
+    const Tensor y = OnDevice(RandomFloats(rng_, c.m * c.n), c.m);
+    for (const auto& [kernel, counters] :
+         Count([&] { train->Product(c.form, 1, a, b, false, y, *stream_); })) {
+      SCOPED_TRACE(::testing::Message() << c.m << " " << c.n << " " << c.k);
+      ExpectCoalesced(kernel, counters);
+    }
+  }
+}
+
+// Two sequences, 4 heads over 2.
+TEST_F(CudaCountersTest, AttentionOfTrainingIsCoalescedAndWithoutConflicts) {
+  const auto train = ops_->NewTrainOps().value();
+  constexpr int64_t kDim = 64, kRows = 96;
+  const AttentionHeads heads{4, 2, kDim, 0.125f, 0};
+  const std::vector<SequenceRows> sequences = {{0, 64, 0, {}}, {64, 96, 0, {}}};
+  const auto matrix = [&](int64_t cols) {
+    return OnDevice(RandomFloats(rng_, kRows * cols), kRows);
+  };
+  const Tensor q = matrix(4 * kDim), k = matrix(2 * kDim), v = matrix(2 * kDim);
+  const Tensor y = matrix(4 * kDim), dy = matrix(4 * kDim), lse = matrix(4);
+  const Tensor dq = matrix(4 * kDim), dk = matrix(2 * kDim);
+  const Tensor dv = matrix(2 * kDim);
+  const auto counters = Count([&] {
+    train->Attention(q, k, v, sequences, heads, y, lse, *stream_);
+    train->AttentionBackward(q, k, v, y, lse, dy, sequences, heads, dq, dk, dv,
+                             *stream_);
+  });
+  ASSERT_EQ(counters.size(), 4u);
+  for (const auto& [kernel, c] : counters) ExpectCoalesced(kernel, c);
 }
 
 }  // namespace

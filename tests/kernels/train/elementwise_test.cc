@@ -5,6 +5,17 @@ namespace {
 
 using ElementwiseTest = TrainOpsTest;
 
+TEST_P(ElementwiseTest, ClearAndCopyDoNotTouchWhatLiesBetweenRows) {
+  const Matrix x = Matrix::Random(rng_, 5, 37, DType::kF32, 1, 3);
+  Matrix y = Matrix::Random(rng_, 5, 37, DType::kF32, 1, 2);
+  const float between = y.row(0)[37];
+  backend_->Copy(x.view(), y.view(), stream_);
+  ExpectSameBits(y, x);
+  backend_->Clear(y.view(), stream_);
+  ExpectSameBits(y, Matrix(5, 37));
+  EXPECT_EQ(y.row(0)[37], between);
+}
+
 TEST_P(ElementwiseTest, RmsNormBackwardMatchesReference) {
   for (const int64_t cols : {1, 7, 64, 100, 577}) {
     const Matrix x = Matrix::Random(rng_, 33, cols, DType::kF32, 2, 3);

@@ -86,6 +86,16 @@ void StagedTrainOps::AttentionBackward(ConstTensor q, ConstTensor k,
       sequences, heads, call.Out(dq), call.Out(dk), call.Out(dv), *stream_);
 }
 
+void StagedTrainOps::Clear(Tensor x, Stream&) {
+  StagedCall call(ops_.device(), *stream_, ops_.after_call());
+  device_->Clear(call.Out(x), *stream_);
+}
+
+void StagedTrainOps::Copy(ConstTensor x, Tensor y, Stream&) {
+  StagedCall call(ops_.device(), *stream_, ops_.after_call());
+  device_->Copy(call.In(x), call.Out(y), *stream_);
+}
+
 void StagedTrainOps::RmsNormBackward(ConstTensor x, const float* weight,
                                      float eps, ConstTensor dy, bool accumulate,
                                      Tensor dx, float* dweight, Stream&) {
