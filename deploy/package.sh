@@ -71,6 +71,7 @@ if $with_tests; then
   install -m 755 deploy/gpu-check.sh "$root/"
   cp -r demo/base demo/adapters "$root/demo/"
   install -m 755 "$build"/tests/kernels/kernels_*_test \
+    "$build"/tests/kernels/train/kernels_train_{attention,elementwise,product}_test \
     "$build"/tests/kernels/cuda/cuda_intrinsics_test \
     "$build"/tests/e2e/cuda_on_host_test "$root/tests/"
   install -m 755 "$build/liblorikeet_intrinsics_cuda.so" "$root/"

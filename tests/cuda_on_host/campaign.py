@@ -25,7 +25,8 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TESTS = ("attention", "elementwise", "embed", "gemm", "kv_cache",
-         "linear_group", "lora", "rms_norm", "rope", "sample")
+         "linear_group", "lora", "rms_norm", "rope", "sample",
+         "train_attention", "train_elementwise", "train_product")
 BUILDS = ("fast", "checked", "asan")
 ARITHMETIC = ("plain", "ampere", "hopper")
 CHECKED_SEEDS = 3
@@ -52,10 +53,11 @@ def run(build_dir, runtime, test, build, options):
                LORIKEET_CUDA_ON_HOST_BUILD=build, CUDA_ON_HOST=options)
     if build == "asan":
         env.update(LD_PRELOAD=runtime, ASAN_OPTIONS="detect_leaks=0")
+    folder = "train/" if test.startswith("train_") else ""
     start = time.monotonic()
     try:
         result = subprocess.run(
-            [build_dir / f"tests/kernels/kernels_{test}_test",
+            [build_dir / f"tests/kernels/{folder}kernels_{test}_test",
              "--gtest_filter=*cuda_on_host*", "--gtest_brief=1"],
             env=env, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False)
@@ -86,7 +88,7 @@ def main():
         runs = [pool.submit(run, build_dir, runtime, *w) for w in work]
         for i, (w, future) in enumerate(zip(work, runs), 1):
             code, output, seconds = future.result()
-            print(f"{i}/{len(work)} {w[0]:13} {w[1]:8} {w[2]}: "
+            print(f"{i}/{len(work)} {w[0]:17} {w[1]:8} {w[2]}: "
                   f"{'passed' if code == 0 else f'FAILED ({code})'} "
                   f"{seconds:.1f} s", flush=True)
             if code != 0:

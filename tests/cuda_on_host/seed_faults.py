@@ -39,6 +39,10 @@ PRODUCT = ('gemm', '*MatchesReference*')
 PRODUCT_BITS = ('gemm', '*ARowKeepsItsBits*')
 SAMPLE = ('sample', '*Draws*:*TopK*:*TopP*:*Penalties*:*ATokenMay*')
 BEST = ('sample', '*Greedy*:*Logprob*')
+TRAIN_PRODUCT = ('train_product', '*EveryForm*:*LongSums*')
+TRAIN_NORMS = ('train_product', '*MergedRow*')
+TRAIN_ATTENTION = ('train_attention', '*')
+TRAIN_REST = ('train_elementwise', '*')
 FAULTS = [
     ('none', 'rms_norm', '  __syncthreads();\n', '  __syncthreads();\n', NORM),
     ('norm: no barrier in the block sum', 'rms_norm',
@@ -244,6 +248,69 @@ FAULTS = [
      'w < warps - 1; ++w)', BEST),
     ('logprobs: the best is its own next', 'logprobs',
      'IsBetter(previous, other) && ', '', BEST),
+    ('train: strips read before they are there', 'train/product',
+     '    b.Store(b_s);\n    __syncthreads();\n', '    b.Store(b_s);\n',
+     TRAIN_PRODUCT),
+    ('train: strips overwritten too early', 'train/product',
+     '    __syncthreads();\n  }\n#pragma unroll\n  for (int i = 0; i < S::kM',
+     '  }\n#pragma unroll\n  for (int i = 0; i < S::kM', TRAIN_PRODUCT),
+    ('train: pieces added from the second', 'train/product',
+     'for (int32_t p = 0; p < pieces', 'for (int32_t p = 1; p < pieces',
+     TRAIN_PRODUCT),
+    ('train: end of a piece not masked', 'train/product',
+     ' && k_begin + k < k_end;', ';', TRAIN_PRODUCT),
+    ('train: columns of c not masked', 'train/product',
+     'if (row >= args.c.rows || col >= args.c.cols) continue;',
+     'if (row >= args.c.rows) continue;', TRAIN_PRODUCT),
+    ('train: tiles overwritten too early', 'train/attention',
+     '    __syncthreads();  // nobody reads the tiles before\n', '',
+     TRAIN_ATTENTION),
+    ('train: scores read before they are there', 'train/attention',
+     '    __syncthreads();\n    AddProduct<kHeadDim>(p, v',
+     '    AddProduct<kHeadDim>(p, v', TRAIN_ATTENTION),
+    ('train: sum of scores not rescaled', 'train/attention',
+     'fmaf(sum[i], keep, added)', 'sum[i] + added', TRAIN_ATTENTION),
+    ('train: first tile of a window skipped', 'train/attention',
+     'first += skipped / S::kRows * S::kRows',
+     'first += (skipped + S::kRows - 1) / S::kRows * S::kRows',
+     TRAIN_ATTENTION),
+    ('train: rows beyond a sequence', 'train/attention_tile',
+     'row + r < end ? ', 'r < S::kRows ? ', TRAIN_ATTENTION),
+    ('train: a query does not see itself', 'train/attention_tile',
+     'key <= query', 'key < query', TRAIN_ATTENTION),
+    ('train: ds without what is along', 'train/attention_backward',
+     '(dy_v - rows.along[query])', 'dy_v', TRAIN_ATTENTION),
+    ('train: one head of a group for dk', 'train/attention_backward',
+     'head < (kv_head + 1) * group', 'head < kv_head * group + 1',
+     TRAIN_ATTENTION),
+    ('train: queries of a window too few', 'train/attention_backward',
+     'last = tile.row + S::kRows - 1 + args.window;',
+     'last = tile.row + args.window;', TRAIN_ATTENTION),
+    ('train: gradients of scores read too early', 'train/attention_backward',
+     '      __syncthreads();\n      AddProduct<kHeadDim>(p, dy',
+     '      AddProduct<kHeadDim>(p, dy', TRAIN_ATTENTION),
+    ('train: norm squared instead of cubed', 'train/norm', '* r * r * r / cols',
+     '* r * r / cols', TRAIN_REST),
+    ('train: dy read as what nobody writes', 'train/norm',
+     'weight + c) * Load(g + c) -', 'weight + c) * LoadReadOnly(g + c) -',
+     TRAIN_REST),
+    ('train: warps of a column not awaited', 'train/columns',
+     '  sums[threadIdx.x] = sum;\n  __syncthreads();\n',
+     '  sums[threadIdx.x] = sum;\n', TRAIN_REST),
+    ('train: first row of a token left out', 'train/columns',
+     'int32_t r = LoadReadOnly(begins + i);',
+     'int32_t r = LoadReadOnly(begins + i) + 1;', TRAIN_REST),
+    ('train: dropout of another bit', 'train/elementwise', '(words[i] >> 8)',
+     '(words[i] >> 7)', TRAIN_REST),
+    ('train: the target is overwritten too early', 'train/loss',
+     '  __syncthreads();  // the target\'s logit was read\n', '', TRAIN_REST),
+    ('train: no correction of the second moment', 'train/optimizer',
+     ' * args.inverse_root', '', TRAIN_REST),
+    ('train: one number of the next tile', 'train/optimizer',
+     'i < end; i += kThreads', 'i <= end; i += kThreads', TRAIN_REST),
+    ('train: norm without the scale', 'train/merged_rows',
+     'fmaf(scale, delta, LoadF32(from + k))', 'delta + LoadF32(from + k)',
+     TRAIN_NORMS),
 ]
 
 
@@ -264,7 +331,7 @@ class Variant:
         self.link = commands[-1]
         self.compile = {}
         for c in commands:
-            match = re.search(r'-c \S*kernels/cuda/(\w+)\.cu$', c)
+            match = re.search(r'-c \S*kernels/cuda/([\w/]+)\.cu$', c)
             if match and f'lorikeet_cuda_kernels_{name}' in c:
                 self.compile[match.group(1)] = c
 
@@ -274,7 +341,7 @@ class Variant:
         for stem in stems:
             command = self.compile[stem]
             original = re.search(r' -o (\S+)', command).group(1)
-            mutated = f'{out}/{stem}.{self.name}.o'
+            mutated = f'{out}/{stem.replace("/", "_")}.{self.name}.o'
             command = command.replace(f'-c {ROOT}/kernels/cuda/{stem}.cu',
                                       f'-c {sources}/kernels/cuda/{stem}.cu')
             command = command.replace(f'-o {original}', f'-o {mutated}')
@@ -289,6 +356,11 @@ class Variant:
                        stdout=subprocess.DEVNULL)
 
 
+def test_program(build, name):
+    folder = 'train/' if name.startswith('train_') else ''
+    return f'{build}/tests/kernels/{folder}kernels_{name}_test'
+
+
 def run(build, out, variant, test, options):
     name, pattern = test
     tests = ':'.join(p + 'cuda_on_host*' for p in pattern.split(':'))
@@ -296,7 +368,7 @@ def run(build, out, variant, test, options):
                LORIKEET_CUDA_ON_HOST_BUILD=variant)
     try:
         p = subprocess.run(
-            [f'{build}/tests/kernels/kernels_{name}_test',
+            [test_program(build, name),
              f'--gtest_filter={tests}'], env=env, capture_output=True,
             text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -315,22 +387,31 @@ def run(build, out, variant, test, options):
 
 def mutate(stem, old, new, sources):
     """Writes the mutated file; returns the kernels that have to be compiled."""
-    folder = pathlib.Path(sources, 'kernels', 'cuda')
-    folder.mkdir(parents=True, exist_ok=True)
-    path = ROOT / 'kernels' / 'cuda' / f'{stem}.cu'
+    kernels = ROOT / 'kernels' / 'cuda'
+    copies = pathlib.Path(sources, 'kernels', 'cuda')
+    path = kernels / f'{stem}.cu'
     if not path.exists():
         path = path.with_suffix('.h')
     text = path.read_text()
     if old not in text:
         raise SystemExit(f'{path.name} has no longer: {old!r}')
-    (folder / path.name).write_text(text.replace(old, new, 1))
+
+    def write(name, text):
+        copy = copies / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text)
+
+    name = path.relative_to(kernels)
+    write(name, text.replace(old, new, 1))
     if path.suffix == '.cu':
         return [stem]
     stems = []
-    for kernel in sorted((ROOT / 'kernels' / 'cuda').glob('*.cu')):
-        if f'kernels/cuda/{path.name}' in kernel.read_text():
-            (folder / kernel.name).write_text(kernel.read_text())
-            stems.append(kernel.stem)
+    for kernel in sorted(kernels.rglob('*.cu')):
+        text = kernel.read_text()
+        if f'kernels/cuda/{name}' in text:
+            kernel_name = kernel.relative_to(kernels)
+            write(kernel_name, text)
+            stems.append(str(kernel_name.with_suffix('')))
     return stems
 
 
