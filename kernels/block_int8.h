@@ -16,6 +16,13 @@
 
 namespace lorikeet {
 
+// The largest q.
+inline constexpr float kMostInt8 = 127;
+// The largest |w[i]|; a NaN does not count.
+float LargestMagnitude(const float* w, int64_t count);
+// value as q: to nearest even, within [-127, 127].
+int8_t RoundToInt8(float value);
+
 inline constexpr int64_t kInt8Block = 32;
 
 // Larger weights have no f16 scale.

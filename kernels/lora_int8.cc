@@ -5,12 +5,11 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/block_int8.h"
 #include "kernels/dtype.h"
 
 namespace lorikeet {
 namespace {
-
-constexpr float kMost = 127;
 
 // The smallest bf16 that is not below `value`. REQUIRES: value >= 0, and it has
 // a finite one.
@@ -19,7 +18,8 @@ uint16_t Bf16NotBelow(float value) {
   return FloatFromBF16(bits) < value ? static_cast<uint16_t>(bits + 1) : bits;
 }
 
-// Rounds `count` numbers that are `stride` apart.
+// out = the vector of `count` numbers from (row, col) on, along a column or a
+// row of m, as it is kept.
 void RoundVector(const ConstTensor& m, int64_t row, int64_t col, bool by_column,
                  int64_t count, Tensor out) {
   float w[kLoraVector] = {};
@@ -37,19 +37,12 @@ void RoundVector(const ConstTensor& m, int64_t row, int64_t col, bool by_column,
 }  // namespace
 
 uint16_t QuantizeLoraVector(const float* w, int64_t count, int8_t* q) {
-  float largest = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    largest = std::max(largest, std::abs(w[i]));
-  }
   std::memset(q, 0, kLoraVector);
-  const uint16_t bits = Bf16NotBelow(largest / kMost);
+  const uint16_t bits = Bf16NotBelow(LargestMagnitude(w, count) / kMostInt8);
   const float scale = FloatFromBF16(bits);
   // Products with a subnormal scale would not be exact everywhere.
   if (!std::isnormal(scale)) return 0;
-  for (int64_t i = 0; i < count; ++i) {
-    q[i] = static_cast<int8_t>(
-        std::clamp(std::nearbyint(w[i] / scale), -kMost, kMost));
-  }
+  for (int64_t i = 0; i < count; ++i) q[i] = RoundToInt8(w[i] / scale);
   return bits;
 }
 

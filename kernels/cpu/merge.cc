@@ -342,13 +342,17 @@ void CpuOps::PairRanks(const RankBlocks& a, const float* transposed,
       });
 }
 
+namespace {
+
 // The gains of a panel's rows, 0 beyond the last.
-static void CopyGains(const Panels& base, const float* gain, int64_t panel,
-                      float* gains) {
+void CopyGains(const Panels& base, const float* gain, int64_t panel,
+               float* gains) {
   std::fill_n(gains, kGroup, 0.0f);
   const int64_t rows = std::min(kGroup, base.rows() - panel * kGroup);
   std::copy_n(gain + panel * kGroup, rows, gains);
 }
+
+}  // namespace
 
 void CpuOps::MergePanelBf16(const Panels& base, const MergeTerm& term,
                             const float* gain, int64_t panel, Panels& to) {

@@ -77,22 +77,20 @@ const void* CudaStream::UploadBytes(const void* host, int64_t size_bytes) {
   const int64_t padded = RoundUp(size_bytes, PinnedBump::kAlignment);
   void* const to = Scratch(padded);
   if (to == nullptr) return nullptr;
-  absl::StatusOr<char*> staged = pinned_.Take(padded);
-  if (!staged.ok()) {
-    Fail(staged.status());
-    return to;
-  }
-  std::memcpy(*staged, host, static_cast<size_t>(size_bytes));
-  Copy(to, *staged, padded, cudaMemcpyHostToDevice, "a copy to the device");
+  CopyStaged(host, to, size_bytes, padded);
   return to;
 }
 
 void CudaStream::CopyIn(const void* host, void* to, int64_t size_bytes) {
-  if (size_bytes == 0) return;
-  absl::StatusOr<char*> staged = pinned_.Take(size_bytes);
+  if (size_bytes > 0) CopyStaged(host, to, size_bytes, size_bytes);
+}
+
+void CudaStream::CopyStaged(const void* host, void* to, int64_t size_bytes,
+                            int64_t padded) {
+  absl::StatusOr<char*> staged = pinned_.Take(padded);
   if (!staged.ok()) return Fail(staged.status());
   std::memcpy(*staged, host, static_cast<size_t>(size_bytes));
-  Copy(to, *staged, size_bytes, cudaMemcpyHostToDevice, "a copy to the device");
+  Copy(to, *staged, padded, cudaMemcpyHostToDevice, "a copy to the device");
 }
 
 void CudaStream::Download(const void* from, int64_t size_bytes,

@@ -101,6 +101,9 @@ class CudaStream final : public Stream {
           return DeviceBuffer::Allocate(pool, size_bytes);
         }) {}
   const void* UploadBytes(const void* host, int64_t size_bytes);
+  // Copies to `to` by way of pinned memory, `padded` >= size_bytes bytes.
+  void CopyStaged(const void* host, void* to, int64_t size_bytes,
+                  int64_t padded);
   // Of pinned memory.
   void Copy(void* to, const void* from, int64_t size_bytes, cudaMemcpyKind kind,
             absl::string_view what);

@@ -8,12 +8,12 @@ namespace lorikeet::cuda {
 namespace {
 
 thread_local LaunchRecorder* t_recorder = nullptr;
-thread_local cudaStream_t t_stream = nullptr;
 
 }  // namespace
 
 LaunchRecorder* LaunchRecorder::Of(cudaStream_t stream) {
-  return t_recorder != nullptr && t_stream == stream ? t_recorder : nullptr;
+  const bool records = t_recorder != nullptr && t_recorder->stream_ == stream;
+  return records ? t_recorder : nullptr;
 }
 
 LaunchRecorder::~LaunchRecorder() {
@@ -26,7 +26,6 @@ LaunchRecorder::~LaunchRecorder() {
 void LaunchRecorder::Begin() {
   CHECK(t_recorder == nullptr || t_recorder == this);
   t_recorder = this;
-  t_stream = stream_;
 }
 
 void LaunchRecorder::AppendBytes(const void* bytes, size_t size) {

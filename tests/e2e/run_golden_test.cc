@@ -58,25 +58,28 @@ void CheckCase(const GoldenRun& c) {
   }
 }
 
-TEST(RunGoldenTest, TinyModelsWithAllAdaptersMixedMatchPeft) {
+// The goldens of all tiny models. REQUIRES: they are there.
+std::vector<GoldenRun> TinyRuns() {
   const std::string tiny = TinyDir();
-  if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
   const Json manifest = ReadJson(tiny + "/manifest.json");
+  std::vector<GoldenRun> runs;
   for (const Json& model : manifest.Find("models")->items()) {
-    CheckCase(MakeGoldenRun(model, tiny,
-                            JoinPath(tiny, model.Find("dir")->AsString())));
+    runs.push_back(MakeGoldenRun(
+        model, tiny, JoinPath(tiny, model.Find("dir")->AsString())));
   }
+  return runs;
+}
+
+TEST(RunGoldenTest, TinyModelsWithAllAdaptersMixedMatchPeft) {
+  if (TinyDir().empty()) GTEST_SKIP() << "skipped: no shared golden data";
+  for (const GoldenRun& run : TinyRuns()) CheckCase(run);
 }
 
 // Served merged, in the base's place, while others run unmerged beside it.
 TEST(RunGoldenTest, MergedVariantsMatchPeft) {
-  const std::string tiny = TinyDir();
-  if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
-  const Json manifest = ReadJson(tiny + "/manifest.json");
+  if (TinyDir().empty()) GTEST_SKIP() << "skipped: no shared golden data";
   size_t merged = 0;
-  for (const Json& model : manifest.Find("models")->items()) {
-    const GoldenRun c = MakeGoldenRun(
-        model, tiny, JoinPath(tiny, model.Find("dir")->AsString()));
+  for (const GoldenRun& c : TinyRuns()) {
     const SubprocessResult exact =
         RunGolden(c, c.input,
                   {"--merge", "always", "--max-merged", "2", "--dtype", "f32"});
@@ -96,12 +99,8 @@ TEST(RunGoldenTest, MergedVariantsMatchPeft) {
 // int8 is not within the goldens' tolerance; what is asked for is that every
 // feature has a way over quantized weights that stays near.
 TEST(RunGoldenTest, EveryAdapterAnswersOverInt8) {
-  const std::string tiny = TinyDir();
-  if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
-  const Json manifest = ReadJson(tiny + "/manifest.json");
-  for (const Json& model : manifest.Find("models")->items()) {
-    const GoldenRun run = MakeGoldenRun(
-        model, tiny, JoinPath(tiny, model.Find("dir")->AsString()));
+  if (TinyDir().empty()) GTEST_SKIP() << "skipped: no shared golden data";
+  for (const GoldenRun& run : TinyRuns()) {
     const SubprocessResult r = RunGolden(run, run.input, {"--dtype", "int8"});
     EXPECT_EQ(r.exit_code, 0) << r.err;
     CompareWithGolden(run, r.out, /*max_error=*/0.5);
@@ -110,12 +109,8 @@ TEST(RunGoldenTest, EveryAdapterAnswersOverInt8) {
 
 // The same of adapters in 8 bits, merged or not; they keep their bits, too.
 TEST(RunGoldenTest, EveryAdapterAnswersInEightBits) {
-  const std::string tiny = TinyDir();
-  if (tiny.empty()) GTEST_SKIP() << "skipped: no shared golden data";
-  const Json manifest = ReadJson(tiny + "/manifest.json");
-  for (const Json& model : manifest.Find("models")->items()) {
-    const GoldenRun run = MakeGoldenRun(
-        model, tiny, JoinPath(tiny, model.Find("dir")->AsString()));
+  if (TinyDir().empty()) GTEST_SKIP() << "skipped: no shared golden data";
+  for (const GoldenRun& run : TinyRuns()) {
     const SubprocessResult r =
         RunGolden(run, run.input, {"--adapter-dtype", "int8"});
     ASSERT_EQ(r.exit_code, 0) << r.err;
