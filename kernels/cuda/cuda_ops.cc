@@ -125,6 +125,43 @@ void CudaOps::MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
   }
 }
 
+std::unique_ptr<PackedWeight> CudaOps::NewWeight(int64_t out_dim,
+                                                 int64_t in_dim, DType) {
+  absl::StatusOr<std::unique_ptr<CudaWeight>> weight =
+      packer_->NewWeight(out_dim, in_dim);
+  if (weight.ok()) return *std::move(weight);
+  Fail(weight.status());
+  return nullptr;
+}
+
+void CudaOps::Merge(const PackedWeight& w, std::span<const MergeTerm> terms,
+                    const float* gain, int64_t row_begin, int64_t row_end,
+                    PackedWeight& to, Stream& stream) {
+  CHECK_EQ(to.out_dim(), w.out_dim());
+  CHECK_EQ(to.in_dim(), w.in_dim());
+  CHECK_LE(row_end, w.out_dim());
+  CudaStream& s = Of(stream);
+  CudaStream::Scope scope(s);
+  std::vector<MergeTermArgs> args;
+  for (const MergeTerm& term : terms) {
+    args.push_back(MergeArgsOf(term, row_begin));
+  }
+  const MergeTermArgs* const device_args = s.Upload(args);
+  const float* device_gain = nullptr;
+  if (gain != nullptr) {
+    device_gain = s.Upload(std::span(gain + row_begin, gain + row_end));
+  }
+  if (!s.ok()) return;
+  const Rows<const Bf16> from = static_cast<const CudaWeight&>(w).rows();
+  s.Check(cuda::MergeRows(
+              {from.data + row_begin * from.stride, row_end - row_begin,
+               from.cols, from.stride},
+              device_args, static_cast<int32_t>(args.size()), device_gain,
+              static_cast<CudaWeight&>(to).mutable_rows(row_begin, row_end),
+              s.get()),
+          "a merge");
+}
+
 void CudaOps::Product(Rows<const Bf16> x, const PackedWeight& w,
                       const float* bias, Tensor y, CudaStream& stream) {
   CHECK_EQ(x.cols, w.in_dim());

@@ -56,6 +56,11 @@ class CudaOps final : public Ops {
   std::unique_ptr<PackedLora> PackLora(ConstTensor a, ConstTensor b) override;
   void MergeRows(const PackedWeight& w, std::span<const MergeTerm> terms,
                  int64_t row_begin, Tensor out) const override;
+  std::unique_ptr<PackedWeight> NewWeight(int64_t out_dim, int64_t in_dim,
+                                          DType dtype) override;
+  void Merge(const PackedWeight& w, std::span<const MergeTerm> terms,
+             const float* gain, int64_t row_begin, int64_t row_end,
+             PackedWeight& to, Stream& stream) override;
 
   void Embed(const PackedWeight& table, std::span<const Token> tokens, Tensor y,
              Stream& stream) override;

@@ -210,10 +210,15 @@ struct MergeTermArgs {
   int32_t b_stride = 0;
   float scale = 0;
 };
-// out = W + the terms. Rows of out are as far apart as those of W, a multiple
-// of 8, and aligned to 16 bytes; what is beyond W's columns becomes 0.
+// out = gain * (W + the terms), gain [rows] or null = 1. Rows of out are as far
+// apart as those of W, a multiple of 8, and aligned to 16 bytes; what is beyond
+// W's columns becomes 0. bf16 is rounded once.
 cudaError_t MergeRows(Rows<const Bf16> w, const MergeTermArgs* terms,
-                      int32_t term_count, Rows<float> out, cudaStream_t stream);
+                      int32_t term_count, const float* gain, Rows<float> out,
+                      cudaStream_t stream);
+cudaError_t MergeRows(Rows<const Bf16> w, const MergeTermArgs* terms,
+                      int32_t term_count, const float* gain, Rows<Bf16> out,
+                      cudaStream_t stream);
 
 // ---- sample.cu, logprobs.cu ----
 // As SamplingRow; lists are

@@ -12,16 +12,6 @@ namespace {
 
 constexpr int64_t kSliceBytes = int64_t{4} << 20;
 
-MergeTermArgs ArgsOf(const MergeTerm& term) {
-  const CudaLora& lora = static_cast<const CudaLora&>(*term.weights);
-  return {lora.a(),
-          lora.b(),
-          static_cast<int32_t>(lora.rank()),
-          static_cast<int32_t>(lora.a_stride()),
-          static_cast<int32_t>(lora.b_stride()),
-          term.scale};
-}
-
 // Where the rows begin in a slice: after the terms.
 int64_t RowsAt(size_t terms) {
   return RoundUp(static_cast<int64_t>(terms * sizeof(MergeTermArgs)),
@@ -29,6 +19,16 @@ int64_t RowsAt(size_t terms) {
 }
 
 }  // namespace
+
+MergeTermArgs MergeArgsOf(const MergeTerm& term, int64_t row_begin) {
+  const CudaLora& lora = static_cast<const CudaLora&>(*term.weights);
+  return {lora.a(),
+          lora.b() + row_begin * lora.b_stride(),
+          static_cast<int32_t>(lora.rank()),
+          static_cast<int32_t>(lora.a_stride()),
+          static_cast<int32_t>(lora.b_stride()),
+          term.scale};
+}
 
 absl::StatusOr<std::unique_ptr<Merger>> Merger::Create(MemoryPool& pool) {
   cudaStream_t stream = nullptr;
@@ -48,30 +48,31 @@ absl::Status Merger::Run(const CudaWeight& w, std::span<const MergeTerm> terms,
                          int64_t row_begin, Tensor out) {
   CHECK_EQ(out.cols, w.in_dim());
   CHECK_LE(row_begin + out.rows, w.out_dim());
-  std::vector<MergeTermArgs> args;
-  for (const MergeTerm& term : terms) args.push_back(ArgsOf(term));
   const int64_t row_bytes = w.rows().stride * int64_t{sizeof(float)};
   const int64_t at_once = (kSliceBytes - RowsAt(terms.size())) / row_bytes;
   CHECK_GT(at_once, 0);
   MutexLock lock(&mu_);
   for (int64_t first = 0; first < out.rows; first += at_once) {
     RETURN_IF_ERROR(
-        RunSlice(w.rows(), args, row_begin + first,
+        RunSlice(w.rows(), terms, row_begin + first,
                  out.Rows(first, std::min(at_once, out.rows - first))));
   }
   return absl::OkStatus();
 }
 
 absl::Status Merger::RunSlice(Rows<const Bf16> w,
-                              std::vector<MergeTermArgs> terms,
+                              std::span<const MergeTerm> terms,
                               int64_t row_begin, Tensor out) {
-  for (MergeTermArgs& term : terms) term.b += row_begin * term.b_stride;
+  std::vector<MergeTermArgs> args;
+  for (const MergeTerm& term : terms) {
+    args.push_back(MergeArgsOf(term, row_begin));
+  }
   const int64_t term_bytes =
-      static_cast<int64_t>(terms.size() * sizeof(MergeTermArgs));
+      static_cast<int64_t>(args.size() * sizeof(MergeTermArgs));
   const int64_t rows_at = RowsAt(terms.size());
   const int64_t row_bytes = w.stride * int64_t{sizeof(float)};
   if (term_bytes > 0) {
-    std::memcpy(pinned_.data(), terms.data(), static_cast<size_t>(term_bytes));
+    std::memcpy(pinned_.data(), args.data(), static_cast<size_t>(term_bytes));
     RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(device_.data(), pinned_.data(),
                                              static_cast<size_t>(term_bytes),
                                              cudaMemcpyHostToDevice, stream_),
@@ -81,11 +82,11 @@ absl::Status Merger::RunSlice(Rows<const Bf16> w,
                               w.stride};
   const Rows<float> merged{reinterpret_cast<float*>(device_.data() + rows_at),
                            out.rows, w.cols, w.stride};
-  RETURN_IF_ERROR(ToStatus(
-      cuda::MergeRows(from,
-                      reinterpret_cast<const MergeTermArgs*>(device_.data()),
-                      static_cast<int32_t>(terms.size()), merged, stream_),
-      "a merge"));
+  RETURN_IF_ERROR(
+      ToStatus(cuda::MergeRows(
+                   from, reinterpret_cast<const MergeTermArgs*>(device_.data()),
+                   static_cast<int32_t>(args.size()), nullptr, merged, stream_),
+               "a merge"));
   RETURN_IF_ERROR(
       ToStatus(cudaMemcpyAsync(pinned_.data() + rows_at, merged.data,
                                static_cast<size_t>(out.rows * row_bytes),

@@ -63,14 +63,22 @@ absl::Status Packer::Write(ConstTensor from, Bf16* to, int64_t stride) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<CudaWeight>> Packer::PackWeight(ConstTensor w) {
-  const int64_t stride = RoundUp(w.cols, kVectorBf16);
+absl::StatusOr<std::unique_ptr<CudaWeight>> Packer::NewWeight(int64_t out_dim,
+                                                              int64_t in_dim) {
+  const int64_t stride = RoundUp(in_dim, kVectorBf16);
   ASSIGN_OR_RETURN(
       DeviceBuffer buffer,
       DeviceBuffer::Allocate(
-          pool_, w.rows * stride * static_cast<int64_t>(sizeof(Bf16))));
-  RETURN_IF_ERROR(Write(w, buffer.as<Bf16>(), stride));
-  return std::make_unique<CudaWeight>(w.rows, w.cols, std::move(buffer));
+          pool_, out_dim * stride * static_cast<int64_t>(sizeof(Bf16))));
+  return std::make_unique<CudaWeight>(out_dim, in_dim, std::move(buffer));
+}
+
+absl::StatusOr<std::unique_ptr<CudaWeight>> Packer::PackWeight(ConstTensor w) {
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> weight,
+                   NewWeight(w.rows, w.cols));
+  const Rows<Bf16> rows = weight->mutable_rows(0, w.rows);
+  RETURN_IF_ERROR(Write(w, rows.data, rows.stride));
+  return weight;
 }
 
 absl::StatusOr<std::unique_ptr<CudaLora>> Packer::PackLora(ConstTensor a,

@@ -31,6 +31,11 @@ class CudaWeight final : public PackedWeight {
     return {buffer_.as<Bf16>(), out_dim_, in_dim_,
             RoundUp(in_dim_, kVectorBf16)};
   }
+  // Of a weight that is being merged: rows [begin, end), with their padding.
+  Rows<Bf16> mutable_rows(int64_t begin, int64_t end) {
+    const int64_t stride = RoundUp(in_dim_, kVectorBf16);
+    return {buffer_.as<Bf16>() + begin * stride, end - begin, in_dim_, stride};
+  }
 
  private:
   const int64_t out_dim_, in_dim_;
@@ -68,6 +73,9 @@ class Packer {
 
   // Errors: RESOURCE_EXHAUSTED if the device has no room; INTERNAL.
   absl::StatusOr<std::unique_ptr<CudaWeight>> PackWeight(ConstTensor w);
+  // Its content is not defined.
+  absl::StatusOr<std::unique_ptr<CudaWeight>> NewWeight(int64_t out_dim,
+                                                        int64_t in_dim);
   absl::StatusOr<std::unique_ptr<CudaLora>> PackLora(ConstTensor a,
                                                      ConstTensor b);
 

@@ -25,7 +25,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TESTS = ("attention", "elementwise", "embed", "gemm", "kv_cache",
-         "linear_group", "lora", "rms_norm", "rope", "sample",
+         "linear_group", "lora", "merge", "rms_norm", "rope", "sample",
          "train_attention", "train_elementwise", "train_product")
 BUILDS = ("fast", "checked", "asan")
 ARITHMETIC = ("plain", "ampere", "hopper")

@@ -1,5 +1,5 @@
 // Merged weights against the rows that MergeRows makes and PackWeight rounds,
-// bit for bit, over every target, dtype and odd shapes.
+// bit for bit, over every backend, dtype and odd shapes.
 
 #include <gtest/gtest.h>
 
@@ -58,6 +58,17 @@ class MergeTest : public ::testing::TestWithParam<std::string> {
     return one_->PackWeight(rows.view(), c.base->dtype());
   }
 
+  // What a weight holds: its bytes, or what comes of it where those are the
+  // device's.
+  std::string ContentOf(const PackedWeight& w) {
+    if (one_.is_cpu()) return std::string(w.packed_bytes());
+    const Matrix rows(w.out_dim(), w.in_dim());
+    one_->MergeRows(w, {}, 0, rows.view());
+    return std::string(
+        reinterpret_cast<const char*>(rows.row(0)),
+        static_cast<size_t>(w.out_dim() * w.in_dim()) * sizeof(float));
+  }
+
   Rng rng_{11};
   CpuBackend one_{GetParam(), 1};
   CpuBackend two_{GetParam(), 2};
@@ -65,17 +76,17 @@ class MergeTest : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(MergeTest, GivesTheBitsOfMergedRowsRoundedOnce) {
-  for (const DType dtype : kWeightDTypes) {
+  for (const DType dtype : one_.weight_dtypes()) {
     for (const DType lora : kDTypes) {
       for (const int64_t out : kOddSizes) {
         for (const int64_t in : kIns) {
           SCOPED_TRACE(::testing::Message() << Name(dtype) << " " << Name(lora)
                                             << " " << out << " x " << in);
           const Case c(rng_, *one_, out, in, dtype, lora, {3, 16});
-          ASSERT_EQ(Merge(two_, c, nullptr)->packed_bytes(),
-                    MergeRowByRow(c, nullptr)->packed_bytes());
-          ASSERT_EQ(Merge(two_, c, c.gain.data())->packed_bytes(),
-                    MergeRowByRow(c, c.gain.data())->packed_bytes());
+          ASSERT_EQ(ContentOf(*Merge(two_, c, nullptr)),
+                    ContentOf(*MergeRowByRow(c, nullptr)));
+          ASSERT_EQ(ContentOf(*Merge(two_, c, c.gain.data())),
+                    ContentOf(*MergeRowByRow(c, c.gain.data())));
         }
       }
     }
@@ -90,10 +101,10 @@ TEST_P(MergeTest, OfOneAdapterGivesTheBitsOfMergedRows) {
         SCOPED_TRACE(::testing::Message()
                      << "rank " << rank << ", " << out << " x " << in);
         const Case c(rng_, *one_, out, in, DType::kBF16, DType::kBF16, {rank});
-        ASSERT_EQ(Merge(two_, c, nullptr)->packed_bytes(),
-                  MergeRowByRow(c, nullptr)->packed_bytes());
-        ASSERT_EQ(Merge(two_, c, c.gain.data())->packed_bytes(),
-                  MergeRowByRow(c, c.gain.data())->packed_bytes());
+        ASSERT_EQ(ContentOf(*Merge(two_, c, nullptr)),
+                  ContentOf(*MergeRowByRow(c, nullptr)));
+        ASSERT_EQ(ContentOf(*Merge(two_, c, c.gain.data())),
+                  ContentOf(*MergeRowByRow(c, c.gain.data())));
       }
     }
   }
@@ -102,14 +113,14 @@ TEST_P(MergeTest, OfOneAdapterGivesTheBitsOfMergedRows) {
 TEST_P(MergeTest, OfNothingIsTheBase) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Case c(rng_, *one_, 100, 97, dtype, dtype, {});
-    EXPECT_EQ(Merge(two_, c, nullptr)->packed_bytes(), c.base->packed_bytes());
+    EXPECT_EQ(ContentOf(*Merge(two_, c, nullptr)), ContentOf(*c.base));
   }
 }
 
 TEST_P(MergeTest, SlicesInAnyOrderGiveTheWholeAndLeaveTheBaseAlone) {
-  for (const DType dtype : kWeightDTypes) {
+  for (const DType dtype : one_.weight_dtypes()) {
     const Case c(rng_, *one_, 100, 257, dtype, DType::kF32, {5});
-    const std::string before(c.base->packed_bytes());
+    const std::string before = ContentOf(*c.base);
     const auto whole = Merge(one_, c, c.gain.data());
     auto sliced = one_->NewWeight(100, 257, dtype);
     for (const auto& [begin, end] :
@@ -117,18 +128,32 @@ TEST_P(MergeTest, SlicesInAnyOrderGiveTheWholeAndLeaveTheBaseAlone) {
       two_->Merge(*c.base, c.terms, c.gain.data(), begin, end, *sliced,
                   *stream_);
     }
-    EXPECT_EQ(sliced->packed_bytes(), whole->packed_bytes()) << Name(dtype);
-    EXPECT_EQ(c.base->packed_bytes(), before) << Name(dtype);
+    EXPECT_EQ(ContentOf(*sliced), ContentOf(*whole)) << Name(dtype);
+    EXPECT_EQ(ContentOf(*c.base), before) << Name(dtype);
   }
 }
 
 TEST_P(MergeTest, AWeightThatIsMergedAgainKeepsNothingOfTheOld) {
-  for (const DType dtype : kWeightDTypes) {
+  for (const DType dtype : one_.weight_dtypes()) {
     const Case first(rng_, *one_, 40, 70, dtype, DType::kBF16, {7});
     const Case second(rng_, *one_, 40, 70, dtype, DType::kBF16, {2, 9});
     const auto to = Merge(one_, first, nullptr);
     one_->Merge(*second.base, second.terms, nullptr, 0, 40, *to, *stream_);
-    EXPECT_EQ(to->packed_bytes(), Merge(one_, second, nullptr)->packed_bytes());
+    EXPECT_EQ(ContentOf(*to), ContentOf(*Merge(one_, second, nullptr)));
+  }
+}
+
+// What lies beyond the columns of a row as well.
+TEST_P(MergeTest, MergedWeightsMultiplyAsPackedOnes) {
+  for (const int64_t in : {7, 97}) {
+    const Case c(rng_, *one_, 40, in, DType::kBF16, DType::kBF16, {4});
+    const Matrix x = Matrix::Random(rng_, 3, in);
+    Matrix merged(3, 40), packed(3, 40);
+    one_->Gemm(x.view(), *Merge(one_, c, nullptr), nullptr, merged.view(),
+               *stream_);
+    one_->Gemm(x.view(), *MergeRowByRow(c, nullptr), nullptr, packed.view(),
+               *stream_);
+    ExpectSameBits(merged, packed);
   }
 }
 
@@ -137,10 +162,13 @@ TEST_P(MergeTest, AWeightThatIsMergedAgainKeepsNothingOfTheOld) {
 TEST_P(MergeTest, MatchesReference) {
   const std::unique_ptr<Ops> reference = NewReferenceOps();
   constexpr int64_t kOut = 64, kIn = 100, kRank = 16;
+  // A GPU keeps all in bf16.
+  const DType lora_dtype = one_.is_cpu() ? DType::kF32 : DType::kBF16;
   for (const DType dtype : kDTypes) {
+    if (!one_.is_cpu() && dtype != DType::kBF16) continue;
     const Matrix w = Matrix::Random(rng_, kOut, kIn, dtype);
-    const Matrix a = Matrix::Random(rng_, kRank, kIn);
-    const Matrix b = Matrix::Random(rng_, kOut, kRank);
+    const Matrix a = Matrix::Random(rng_, kRank, kIn, lora_dtype);
+    const Matrix b = Matrix::Random(rng_, kOut, kRank, lora_dtype);
     const std::vector<float> gain(kOut, 0.5f);
     const auto merge = [&](Ops& ops) {
       const auto base = ops.PackWeight(w.view(), dtype);
@@ -164,7 +192,7 @@ TEST_P(MergeTest, MatchesReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, MergeTest,
-                         ::testing::ValuesIn(SupportedCpuTargets()),
+                         ::testing::ValuesIn(BackendNames()),
                          [](const auto& p) { return p.param; });
 
 }  // namespace

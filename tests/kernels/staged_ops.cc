@@ -36,6 +36,19 @@ void StagedOps::MergeRows(const PackedWeight& w,
   CHECK(device_->status().ok());
 }
 
+std::unique_ptr<PackedWeight> StagedOps::NewWeight(int64_t out_dim,
+                                                   int64_t in_dim,
+                                                   DType dtype) {
+  return device_->NewWeight(out_dim, in_dim, dtype);
+}
+
+void StagedOps::Merge(const PackedWeight& w, std::span<const MergeTerm> terms,
+                      const float* gain, int64_t row_begin, int64_t row_end,
+                      PackedWeight& to, Stream& stream) {
+  StagedCall call(*device_, stream, after_call_);
+  device_->Merge(w, terms, gain, row_begin, row_end, to, stream);
+}
+
 void StagedOps::Embed(const PackedWeight& table, std::span<const Token> tokens,
                       Tensor y, Stream& stream) {
   StagedCall call(*device_, stream, after_call_);

@@ -84,11 +84,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   float dq[S::kOwn][S::kColumns] = {};
   const int64_t last =
       tile.row + S::kRows < tile.end ? tile.row + S::kRows : tile.end;
-  int64_t first = tile.begin;
-  if (args.window > 0 && tile.row - args.window + 1 > first) {
-    const int64_t skipped = tile.row - args.window + 1 - tile.begin;
-    first += skipped / S::kRows * S::kRows;
-  }
+  const int64_t first = FirstKey(tile, args.window, S::kRows);
   for (int64_t key = first; key < last; key += S::kRows) {
     __syncthreads();  // nobody reads the tiles before
     LoadTile<kHeadDim>(args.k, kv_head, dim, key, tile.end, k);

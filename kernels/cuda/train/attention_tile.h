@@ -126,6 +126,14 @@ DEVICE bool Sees(int64_t query, int64_t key, int64_t end, int32_t window) {
   return query < end && key <= query && (window == 0 || key > query - window);
 }
 
+// Where the first tile of keys begins that a tile of queries sees; tiles are
+// counted from the sequence's begin.
+DEVICE int64_t FirstKey(const SequenceTile& queries, int32_t window, int rows) {
+  const int64_t seen = queries.row - window + 1;
+  if (window == 0 || seen <= queries.begin) return queries.begin;
+  return queries.begin + (seen - queries.begin) / rows * rows;
+}
+
 // Launches `kernel` for all tiles and heads.
 inline cudaError_t LaunchAttention(void (*kernel)(TrainAttentionArgs),
                                    int32_t heads, size_t shared_floats,
