@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "base/clock.h"
 #include "base/file_system.h"
+#include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "base/thread_pool.h"
@@ -68,11 +69,13 @@ absl::Status FillOptions(Flags& flags) {
   return options.Check();
 }
 
-void ReportStart(const TrainingJob& job) {
+void ReportStart(const TrainingJob& job, const Ops& ops) {
   const int64_t trained = job.model().parameters().size();
   absl::FPrintF(
-      stderr, "training %d parameters on %d examples, %d tokens, %d steps\n",
-      trained, job.data().size(), job.data().num_tokens(), job.num_steps());
+      stderr,
+      "training %d parameters on %d examples, %d tokens, %d steps (%s/%s)\n",
+      trained, job.data().size(), job.data().num_tokens(), job.num_steps(),
+      ops.Name(), ops.Target());
   if (job.steps_done() > 0) {
     absl::FPrintF(stderr, "resumed after step %d\n", job.steps_done());
   }
@@ -104,6 +107,7 @@ absl::Status Train(Flags& flags) {
   }
   PosixFileSystem fs;
   const SystemClock clock;
+  SetLogLevel(LogLevel::kWarning);  // the first line says where it computes
   ThreadPool threads(flags.threads > 0 ? flags.threads : AvailableCores());
   const DeviceOptions device{
       .device = flags.device,
@@ -122,7 +126,7 @@ absl::Status Train(Flags& flags) {
   const TrainingSubject subject{fs, *base, tokenizer.get(), *ops, *train_ops};
   ASSIGN_OR_RETURN(const std::unique_ptr<TrainingJob> job,
                    TrainingJob::Create(subject, flags.files, flags.options));
-  ReportStart(*job);
+  ReportStart(*job, *ops);
   TrainProgress progress(*job, clock);
   for (bool is_done = false; !is_done;) {
     absl::StatusOr<bool> slice = job->RunSlice();
