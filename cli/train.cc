@@ -48,6 +48,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(
   return Tokenizer::Load(fs, dir);
 }
 
+absl::StatusOr<int64_t> BytesOf(absl::string_view flag,
+                                const std::string& text) {
+  const absl::StatusOr<uint64_t> bytes = ParseBytes(text);
+  if (!bytes.ok()) return Annotate(bytes.status(), flag);
+  return static_cast<int64_t>(*bytes);
+}
+
 absl::Status FillOptions(Flags& flags) {
   TrainingOptions& options = flags.options;
   options.method =
@@ -59,12 +66,12 @@ absl::Status FillOptions(Flags& flags) {
       flags.compute_dtype == "bf16" ? DType::kBF16 : DType::kF32;
   if (options.steps == 0 && options.epochs == 0) options.epochs = 3;
   if (!flags.activation_memory.empty()) {
-    ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(flags.activation_memory));
-    flags.files.tape_bytes = static_cast<int64_t>(bytes);
+    ASSIGN_OR_RETURN(flags.files.tape_bytes,
+                     BytesOf("--activation-memory", flags.activation_memory));
   }
   if (!flags.device_memory.empty()) {
-    ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(flags.device_memory));
-    flags.device_memory_bytes = static_cast<int64_t>(bytes);
+    ASSIGN_OR_RETURN(flags.device_memory_bytes,
+                     BytesOf("--device-memory-bytes", flags.device_memory));
   }
   return options.Check();
 }

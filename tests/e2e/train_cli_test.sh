@@ -76,6 +76,8 @@ refused '--learning-rate is 0' --learning-rate 0 \
   --data "$dir/train.jsonl" --output "$dir/none"
 refused 'w_proj' --target-modules q_proj,w_proj \
   --data "$dir/train.jsonl" --output "$dir/none"
+refused '--device-memory-bytes: "x" is no size' --device-memory-bytes x \
+  --data "$dir/train.jsonl"
 refused 'more than --token-budget 8' --token-budget 8 \
   --data "$dir/train.jsonl" --output "$dir/none"
 printf '{"prompt": "a", "completion": "b"}\n{"prompt": "a", "comp' \
