@@ -70,7 +70,9 @@ if $with_tests; then
   mkdir -p "$root/tests" "$root/demo"
   install -m 755 deploy/gpu-check.sh "$root/"
   cp -r demo/base demo/adapters "$root/demo/"
-  install -m 755 "$build"/tests/kernels/kernels_*_test \
+  # Those that a GPU runs.
+  install -m 755 \
+    "$build"/tests/kernels/kernels_{attention,elementwise,embed,gemm,kv_cache,linear_group,lora,merge,rms_norm,rope,sample}_test \
     "$build"/tests/kernels/train/kernels_train_{attention,elementwise,product}_test \
     "$build"/tests/kernels/cuda/cuda_intrinsics_test \
     "$build"/tests/e2e/cuda_on_host_test "$root/tests/"
