@@ -35,7 +35,8 @@ struct ParameterShape {
 
 class ParameterSet {
  public:
-  // In memory of `ops`, which outlives this; all is zero at first.
+  // In memory of `ops`, which outlives this. Values and moments are zero at
+  // first; gradients are not defined before ClearGradients.
   // Errors: RESOURCE_EXHAUSTED naming the bytes.
   static absl::StatusOr<std::unique_ptr<ParameterSet>> Create(
       std::vector<ParameterShape> shapes, Ops& ops);

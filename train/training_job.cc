@@ -184,8 +184,8 @@ absl::Status TrainingJob::CheckIdentity(const Json& was, int64_t step) const {
     const Json* old = was.Find(key);
     if (old != nullptr && *old == value) continue;
     // Checkpoints of before there was a choice are the CPU's.
-    if (old == nullptr && key == "device" && subject_.ops.is_on_host())
-      continue;
+    const bool is_of_cpu = key == "device" && subject_.ops.is_on_host();
+    if (old == nullptr && is_of_cpu) continue;
     const std::string old_text = old == nullptr ? "nothing" : old->Dump();
     return absl::FailedPreconditionError(absl::StrCat(
         "checkpoint of step ", step, " was made with ", key, " ",

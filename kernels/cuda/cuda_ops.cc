@@ -142,20 +142,15 @@ void CudaOps::Merge(const PackedWeight& w, std::span<const MergeTerm> terms,
   CHECK_LE(row_end, w.out_dim());
   CudaStream& s = Of(stream);
   CudaStream::Scope scope(s);
-  std::vector<MergeTermArgs> args;
-  for (const MergeTerm& term : terms) {
-    args.push_back(MergeArgsOf(term, row_begin));
-  }
+  const std::vector<MergeTermArgs> args = MergeArgsOf(terms, row_begin);
   const MergeTermArgs* const device_args = s.Upload(args);
   const float* device_gain = nullptr;
   if (gain != nullptr) {
     device_gain = s.Upload(std::span(gain + row_begin, gain + row_end));
   }
   if (!s.ok()) return;
-  const Rows<const Bf16> from = static_cast<const CudaWeight&>(w).rows();
   s.Check(cuda::MergeRows(
-              {from.data + row_begin * from.stride, row_end - row_begin,
-               from.cols, from.stride},
+              static_cast<const CudaWeight&>(w).rows(row_begin, row_end),
               device_args, static_cast<int32_t>(args.size()), device_gain,
               static_cast<CudaWeight&>(to).mutable_rows(row_begin, row_end),
               s.get()),

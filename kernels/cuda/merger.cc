@@ -20,14 +20,17 @@ int64_t RowsAt(size_t terms) {
 
 }  // namespace
 
-MergeTermArgs MergeArgsOf(const MergeTerm& term, int64_t row_begin) {
-  const CudaLora& lora = static_cast<const CudaLora&>(*term.weights);
-  return {lora.a(),
-          lora.b() + row_begin * lora.b_stride(),
-          static_cast<int32_t>(lora.rank()),
-          static_cast<int32_t>(lora.a_stride()),
-          static_cast<int32_t>(lora.b_stride()),
-          term.scale};
+std::vector<MergeTermArgs> MergeArgsOf(std::span<const MergeTerm> terms,
+                                       int64_t row_begin) {
+  std::vector<MergeTermArgs> args;
+  for (const MergeTerm& term : terms) {
+    const CudaLora& lora = static_cast<const CudaLora&>(*term.weights);
+    args.push_back({lora.a(), lora.b() + row_begin * lora.b_stride(),
+                    static_cast<int32_t>(lora.rank()),
+                    static_cast<int32_t>(lora.a_stride()),
+                    static_cast<int32_t>(lora.b_stride()), term.scale});
+  }
+  return args;
 }
 
 absl::StatusOr<std::unique_ptr<Merger>> Merger::Create(MemoryPool& pool) {
@@ -54,23 +57,21 @@ absl::Status Merger::Run(const CudaWeight& w, std::span<const MergeTerm> terms,
   MutexLock lock(&mu_);
   for (int64_t first = 0; first < out.rows; first += at_once) {
     RETURN_IF_ERROR(
-        RunSlice(w.rows(), terms, row_begin + first,
+        RunSlice(w, terms, row_begin + first,
                  out.Rows(first, std::min(at_once, out.rows - first))));
   }
   return absl::OkStatus();
 }
 
-absl::Status Merger::RunSlice(Rows<const Bf16> w,
+absl::Status Merger::RunSlice(const CudaWeight& w,
                               std::span<const MergeTerm> terms,
                               int64_t row_begin, Tensor out) {
-  std::vector<MergeTermArgs> args;
-  for (const MergeTerm& term : terms) {
-    args.push_back(MergeArgsOf(term, row_begin));
-  }
+  const std::vector<MergeTermArgs> args = MergeArgsOf(terms, row_begin);
   const int64_t term_bytes =
       static_cast<int64_t>(args.size() * sizeof(MergeTermArgs));
   const int64_t rows_at = RowsAt(terms.size());
-  const int64_t row_bytes = w.stride * int64_t{sizeof(float)};
+  const Rows<const Bf16> from = w.rows(row_begin, row_begin + out.rows);
+  const int64_t row_bytes = from.stride * int64_t{sizeof(float)};
   if (term_bytes > 0) {
     std::memcpy(pinned_.data(), args.data(), static_cast<size_t>(term_bytes));
     RETURN_IF_ERROR(ToStatus(cudaMemcpyAsync(device_.data(), pinned_.data(),
@@ -78,10 +79,8 @@ absl::Status Merger::RunSlice(Rows<const Bf16> w,
                                              cudaMemcpyHostToDevice, stream_),
                              "terms of a merge"));
   }
-  const Rows<const Bf16> from{w.data + row_begin * w.stride, out.rows, w.cols,
-                              w.stride};
   const Rows<float> merged{reinterpret_cast<float*>(device_.data() + rows_at),
-                           out.rows, w.cols, w.stride};
+                           out.rows, from.cols, from.stride};
   RETURN_IF_ERROR(
       ToStatus(cuda::MergeRows(
                    from, reinterpret_cast<const MergeTermArgs*>(device_.data()),

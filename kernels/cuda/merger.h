@@ -22,8 +22,9 @@
 
 namespace lorikeet::cuda {
 
-// A term as the kernel takes it, for rows from `row_begin` on.
-MergeTermArgs MergeArgsOf(const MergeTerm& term, int64_t row_begin);
+// The terms as the kernel takes them, for rows from `row_begin` on.
+std::vector<MergeTermArgs> MergeArgsOf(std::span<const MergeTerm> terms,
+                                       int64_t row_begin);
 
 class Merger {
  public:
@@ -38,7 +39,7 @@ class Merger {
 
  private:
   explicit Merger(cudaStream_t stream) : stream_(stream) {}
-  absl::Status RunSlice(Rows<const Bf16> w, std::span<const MergeTerm> terms,
+  absl::Status RunSlice(const CudaWeight& w, std::span<const MergeTerm> terms,
                         int64_t row_begin, Tensor out)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

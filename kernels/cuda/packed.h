@@ -27,17 +27,21 @@ class CudaWeight final : public PackedWeight {
   DType dtype() const override { return DType::kBF16; }
   int64_t size_bytes() const override { return buffer_.size_bytes(); }
 
-  Rows<const Bf16> rows() const {
-    return {buffer_.as<Bf16>(), out_dim_, in_dim_,
-            RoundUp(in_dim_, kVectorBf16)};
+  Rows<const Bf16> rows() const { return rows(0, out_dim_); }
+  Rows<const Bf16> rows(int64_t begin, int64_t end) const {
+    return RowsOf(begin, end);
   }
-  // Of a weight that is being merged: rows [begin, end), with their padding.
+  // Of a weight that is being packed or merged.
   Rows<Bf16> mutable_rows(int64_t begin, int64_t end) {
+    return RowsOf(begin, end);
+  }
+
+ private:
+  Rows<Bf16> RowsOf(int64_t begin, int64_t end) const {
     const int64_t stride = RoundUp(in_dim_, kVectorBf16);
     return {buffer_.as<Bf16>() + begin * stride, end - begin, in_dim_, stride};
   }
 
- private:
   const int64_t out_dim_, in_dim_;
   DeviceBuffer buffer_;
 };
